@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contracts that plugins implement. Everything shipped implements the same ones.
+
+Backends are asynchronous. Metrics, methods, perturbation strategies and segmenters are not: they
+compute, and the driver does all input and output.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from pizza.capability import Capability
+from pizza.errors import BackendError, CapabilityError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pizza.completion import Completion, Reply, Request
+    from pizza.limits import Price
+    from pizza.prompt import Prompt, Unit
+
+Send = Callable[["Request"], Awaitable["Completion"]]
+"""Sends one request through the scheduler: cached, limited, counted."""
+
+
+class Tokenizer(Protocol):
+    """Splits texts into a model's tokens."""
+
+    name: str
+
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Half-open code-point spans of the tokens: ordered, disjoint, covering all of ``text``.
+
+        Tokens that cut a character are merged with their neighbours.
+        """
+        ...
+
+    def count(self, text: str) -> int:
+        """Number of tokens of ``text``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenTable:
+    """A vocabulary with embeddings.
+
+    Attributes:
+        tokens: The tokens' texts, ``n_tokens`` of them, leading white space included.
+        embeddings: ``(n_tokens, n_dimensions)`` float array, read-only.
+        special: Indices of tokens that are not text (end of text, padding, ...).
+    """
+
+    tokens: tuple[str, ...]
+    embeddings: NDArray[np.floating[Any]]
+    special: frozenset[int] = frozenset()
+
+
+class Backend(ABC):
+    """A model: completes prompts, and whatever else its capabilities say.
+
+    Opened by a session, used from one event loop, closed by the session. Vendor errors are
+    translated into `BackendError` types here, once, with the original as the cause. Backends
+    do not retry, limit or cache: the scheduler does, and it must see every attempt.
+    """
+
+    batch_size: int = 1
+    """Requests that are answered together. Above 1 the scheduler calls `answer_batch`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The backend and model for people, e.g. ``"openai:gpt-4o-mini"``."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What answers depend on besides the request: part of every cache key. No secrets."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """What this model can do, as far as is known; `probe` finds out the rest."""
+
+    @property
+    def uncertain(self) -> frozenset[Capability]:
+        """Capabilities that only a `probe` can confirm."""
+        return frozenset()
+
+    async def probe(self, send: Send, wanted: frozenset[Capability]) -> frozenset[Capability]:
+        """Find out which of the ``wanted`` uncertain capabilities exist, by sending requests.
+
+        Returns:
+            The capabilities of ``wanted`` that were confirmed. An endpoint that accepts a request
+            and silently ignores it has not confirmed anything.
+
+        Cost: at most one short request per capability, cached like any other.
+        """
+        return frozenset()
+
+    @abstractmethod
+    async def answer(self, request: Request) -> Reply:
+        """One attempt. With ``kind="score"`` the completion holds the target's tokens.
+
+        Raises:
+            BackendError: The attempt failed; the type says whether another may succeed.
+        """
+
+    async def answer_batch(self, requests: Sequence[Request]) -> Sequence[Reply | BackendError]:
+        """One attempt at several requests; failures are values, in the requests' order."""
+        results: list[Reply | BackendError] = []
+        for request in requests:
+            try:
+                results.append(await self.answer(request))
+            except BackendError as error:
+                results.append(error)
+        return results
+
+    def count_tokens(self, request: Request) -> int:
+        """Prompt tokens of a request, for limits and estimates; may be an estimate."""
+        text = "".join(m.text for m in request.prompt.messages) + (request.target or "")
+        return len(text.encode()) // 4 + 4 * len(request.prompt.messages)
+
+    @property
+    def price(self) -> Price | None:
+        """Price per token, or ``None`` when it is not known."""
+        return None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer (capability ``tokenize``)."""
+        raise _lacks(self, Capability.TOKENIZE)
+
+    @property
+    def token_table(self) -> TokenTable:
+        """Vocabulary and embeddings (capability ``embeddings``)."""
+        raise _lacks(self, Capability.EMBEDDINGS)
+
+    async def aclose(self) -> None:  # noqa: B027 - closing nothing is a valid implementation
+        """Free connections, threads and memory. Called once."""
+
+
+def _lacks(backend: Backend, capability: Capability) -> CapabilityError:
+    return CapabilityError(
+        f"{backend.name} does not offer the capability {capability.value!r}.",
+        needed=capability.value,
+        backend=backend.name,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Resources:
+    """What the session lends to segmenters, perturbation strategies and metrics.
+
+    Attributes:
+        tokenizer: Returns the tokenizer in use. Raises `EncodingUnavailableError` or
+            `CapabilityError` when there is none.
+        token_table: Returns vocabulary and embeddings. Raises `CapabilityError` when the backend
+            offers none.
+        seed: Seed of everything random in this attribution.
+    """
+
+    tokenizer: Callable[[], Tokenizer]
+    token_table: Callable[[], TokenTable]
+    seed: int = 0
+
+
+class Segmenter(ABC):
+    """Cuts a prompt into units that cover what may be perturbed exactly once, in order.
+
+    White space between units belongs to none. Fixed parts of the prompt are in no unit.
+    """
+
+    @abstractmethod
+    def segment(self, prompt: Prompt, resources: Resources) -> Sequence[Unit]:
+        """The units of ``prompt``: ordered, disjoint, non-empty, outside of its fixed spans."""
+
+
+class PerturbationStrategy(ABC):
+    """Renders the prompt for a coalition: says what stands in for absent units."""
+
+    def prepare(  # noqa: B027 - nothing to prepare is a valid implementation
+        self, prompt: Prompt, units: Sequence[Unit], resources: Resources
+    ) -> None:
+        """Called once before the first `render` of an attribution, on a fresh object."""
+
+    @abstractmethod
+    def render(
+        self, prompt: Prompt, units: Sequence[Unit], present: NDArray[np.bool_]
+    ) -> Prompt:
+        """The prompt with each absent unit replaced where it stands.
+
+        Depends on nothing but the arguments and what `prepare` set. All units present gives a
+        prompt with the same messages. Coalitions need not be contiguous.
+
+        Args:
+            prompt: The whole prompt.
+            units: Its units.
+            present: ``(n_units,)``, True = kept.
+        """
+
+
+class Metric(ABC):
+    """Reference and perturbed completion -> effect.
+
+    An effect is "how much less like the reference the output became": 0 = unchanged, positive =
+    the absent units supported the output, negative = they worked against it.
+    """
+
+    blocking: ClassVar[bool] = False
+    """True when `compare` takes long enough to stall an event loop: then it runs on a thread."""
+
+    def prepare(self, resources: Resources) -> None:  # noqa: B027
+        """Called once before the first `compare` of an attribution, on a fresh object."""
+
+    @abstractmethod
+    def compare(
+        self, reference: Completion, perturbed: Sequence[Completion]
+    ) -> NDArray[np.float64]:
+        """Effects ``(len(perturbed), 1 + n_output_tokens)``.
+
+        Column 0 is the whole output; column ``1 + t`` is the reference's token ``t``. NaN = not
+        defined (for example after the texts diverged). A row does not depend on the other rows.
+
+        Raises:
+            IncomparableError: These completions lack what the metric needs.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Game:
+    """What a method may know before it asks for values.
+
+    Attributes:
+        n_units: Number of units, at least 1.
+        n_columns: Columns of the values. Column 0 is the whole output of the first metric, and
+            decides for methods that adapt; further columns are its tokens, then the columns of
+            further metrics. Columns are otherwise treated alike.
+        groups: Per unit, its (message, paragraph, sentence) numbers, ``(n_units, 3)`` int.
+        lengths: Characters of each unit, ``(n_units,)`` int.
+        seed: Seed of everything random.
+        max_calls: Coalitions that may be evaluated, or ``None``.
+    """
+
+    n_units: int
+    n_columns: int
+    groups: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    seed: int = 0
+    max_calls: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scores:
+    """What a method concludes.
+
+    Attributes:
+        values: ``(n_columns, n_units)``.
+        standard_errors: Same shape, or ``None`` when the method has none.
+        details: Plain JSON values worth keeping (levels, thresholds, ...).
+    """
+
+    values: NDArray[np.float64]
+    standard_errors: NDArray[np.float64] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Plan = Generator["NDArray[np.bool_]", "NDArray[np.float64]", Scores]
+"""Yields coalitions ``(m, n_units)``, receives values ``(m, n_columns)``, returns scores."""
+
+
+class Method(ABC):
+    """Chooses coalitions and turns measured values into scores; does no input or output.
+
+    Values are ``v(S) = -effect(S)``, so ``v(all units) = 0``. A coalition that is yielded twice is
+    evaluated once.
+    """
+
+    def calls(self, n_units: int) -> tuple[int, int]:
+        """Fewest and most distinct coalitions (the full one not counted) for so many units."""
+        return 1, 2**n_units
+
+    @abstractmethod
+    def plan(self, game: Game) -> Plan:
+        """The generator that the driver runs.
+
+        Raises:
+            BudgetTooSmallError: ``game.max_calls`` is below the method's minimum.
+        """
+
+
+class ResponseCache(ABC):
+    """Stores answers under the canonical hash of their request. Values are opaque bytes."""
+
+    @abstractmethod
+    async def get(self, key: str) -> bytes | None:
+        """The stored value, or ``None``. A damaged entry is a miss with a warning."""
+
+    @abstractmethod
+    async def put(self, key: str, value: bytes) -> None:
+        """Store; returns when a crash of the process can no longer lose the value."""
+
+    async def aclose(self) -> None:  # noqa: B027 - closing nothing is a valid implementation
+        """Write what is pending and free resources. Called once."""

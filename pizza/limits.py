@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast, how often and how much: small frozen values that the scheduler obeys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pizza.errors import ConfigError
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ConfigError(f"{name} must be greater than 0 or None, not {value!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Rates and concurrency that requests respect.
+
+    A limit that is ``None`` is learned from what the server announces (``x-ratelimit-*``).
+
+    Attributes:
+        requests_per_minute: Attempts (retries included) started in any minute.
+        tokens_per_minute: Prompt plus completion tokens of those attempts.
+        max_concurrency: Requests in flight at the same time.
+        burst_s: How many seconds' worth of a rate may be sent at once after a pause. Small values
+            suit servers that enforce per-second quotas. ``None``: start with one second's worth
+            and learn from the server.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_concurrency: int = 50
+    burst_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _positive("requests_per_minute", self.requests_per_minute)
+        _positive("tokens_per_minute", self.tokens_per_minute)
+        _positive("max_concurrency", self.max_concurrency)
+        _positive("burst_s", self.burst_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When to try a failed attempt again, and for how long.
+
+    Attributes:
+        attempts: Attempts in all, the first included. A 429 that the whole limiter waits for
+            does not use one up.
+        deadline_s: Seconds after the first attempt from which no further one starts.
+        wait_initial_s: Mean of the first back-off; doubles with every attempt, full jitter.
+        wait_max_s: Longest back-off.
+        attempt_timeout_s: Seconds after which an attempt counts as timed out.
+    """
+
+    attempts: int = 6
+    deadline_s: float = 600.0
+    wait_initial_s: float = 0.5
+    wait_max_s: float = 30.0
+    attempt_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "deadline_s", "wait_initial_s", "wait_max_s", "attempt_timeout_s"):
+            _positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Hard caps; ``None`` means no cap. Answers from the cache cost nothing.
+
+    Attributes:
+        max_calls: Requests sent to the model, retries that the server answered included.
+        max_tokens: Prompt plus completion tokens.
+        max_cost: Money, in US dollars; needs a backend that knows its price.
+    """
+
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        _positive("max_calls", self.max_calls)
+        _positive("max_tokens", self.max_tokens)
+        _positive("max_cost", self.max_cost)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """US dollars per million tokens.
+
+    Attributes:
+        prompt: Dollars per million prompt tokens.
+        completion: Dollars per million completion tokens.
+        source: Where and when the price was read.
+    """
+
+    prompt: float
+    completion: float
+    source: str = ""
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars for so many tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateStatus:
+    """What a server said of its limits in one answer; any part may be missing.
+
+    Attributes:
+        limit_requests, limit_tokens: The limit per minute.
+        remaining_requests, remaining_tokens: What may still be sent now.
+        reset_requests_s, reset_tokens_s: Seconds until the quota is full again.
+    """
+
+    limit_requests: float | None = None
+    remaining_requests: float | None = None
+    reset_requests_s: float | None = None
+    limit_tokens: float | None = None
+    remaining_tokens: float | None = None
+    reset_tokens_s: float | None = None
