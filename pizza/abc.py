@@ -189,9 +189,7 @@ class PerturbationStrategy(ABC):
         """Called once before the first `render` of an attribution, on a fresh object."""
 
     @abstractmethod
-    def render(
-        self, prompt: Prompt, units: Sequence[Unit], present: NDArray[np.bool_]
-    ) -> Prompt:
+    def render(self, prompt: Prompt, units: Sequence[Unit], present: NDArray[np.bool_]) -> Prompt:
         """The prompt with each absent unit replaced where it stands.
 
         Depends on nothing but the arguments and what `prepare` set. All units present gives a

@@ -126,7 +126,7 @@ class Prompt:
     # --- making one ---------------------------------------------------------------------------
 
     @classmethod
-    def of(cls, value: Prompt | str | Sequence[Mapping[str, str]]) -> Prompt:
+    def of(cls, value: PromptLike) -> Prompt:
         """A prompt from a text or a list of ``{"role": ..., "content": ...}``; checks it.
 
         Raises:
@@ -136,7 +136,7 @@ class Prompt:
             return value
         if isinstance(value, str):
             return cls.from_text(value)
-        if isinstance(value, Sequence) and not isinstance(value, bytes):
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
             return cls.chat(value)
         raise ConfigError(
             f"a prompt is a str, a list of {{'role', 'content'}} messages or a pizza.Prompt, "
@@ -273,11 +273,11 @@ class Prompt:
         for span in spans:
             if isinstance(span, str):
                 for index, message in enumerate(self.messages):
-                    for match in re.finditer(span, message.text):
-                        if match.end() > match.start():
-                            added.append(
-                                FixedSpan(message=index, start=match.start(), end=match.end())
-                            )
+                    added.extend(
+                        FixedSpan(message=index, start=match.start(), end=match.end())
+                        for match in re.finditer(span, message.text)
+                        if match.end() > match.start()
+                    )
                 continue
             index, start, end = (0, *span) if len(span) == 2 else span
             self._check_span(index, start, end)
@@ -352,6 +352,10 @@ class Prompt:
             ),
             slots=tuple(Slot(name=n, message=m, start=s, end=e) for n, m, s, e in data["slots"]),
         )
+
+
+PromptLike = Prompt | str | Sequence[Mapping[str, str] | Message]
+"""What `Prompt.of` understands."""
 
 
 def template_marks(text: str, *, message: int = 0) -> tuple[FixedSpan, ...]:

@@ -7,6 +7,7 @@ attribute is a class or function that is called with the user's options as keywo
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -120,6 +121,37 @@ class Choice:
 
     def __hash__(self) -> int:
         return hash((self.name, tuple(sorted(self.options))))
+
+
+_NEXT_OPTION = re.compile(r",(?=[A-Za-z_][\w-]*=)")
+
+
+def parse_choice(text: str) -> Choice:
+    """Read ``name`` or ``name:option=value,option=value``, as the command line writes it.
+
+    Values are read as JSON where they are JSON (numbers, true, null, lists, quoted texts) and as
+    plain texts otherwise. Hyphens in option names stand for underscores.
+
+    Example:
+        >>> parse_choice("sliding-window:size=4,stride=2")
+        Choice('sliding-window', size=4, stride=2)
+        >>> parse_choice("fixed:text=...")
+        Choice('fixed', text='...')
+    """
+    name, colon, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    for piece in _NEXT_OPTION.split(rest) if colon else ():
+        option, equals, value = piece.partition("=")
+        if not equals or not option:
+            raise ConfigError(
+                f"cannot read {text!r}: after the name and a colon comes option=value, not "
+                f"{piece!r}. Example: fixed:text=..."
+            )
+        try:
+            options[option.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            options[option.replace("-", "_")] = value
+    return Choice(name.strip(), **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring coalitions: renders prompts, sends requests, turns answers into effects.
+
+A `Measurement` belongs to one attribution. It remembers every coalition that it has measured, so
+that a method that asks twice is answered from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pizza import coalition
+from pizza.abc import Metric, PerturbationStrategy
+from pizza.completion import Completion, Generation, Request, Usage, frozen_array
+from pizza.errors import (
+    BadRequestError,
+    ContextTooLongError,
+    IncomparableError,
+    PizzaError,
+    PluginContractError,
+    RefusedError,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pizza._engine.scheduler import Answer, Scheduler
+    from pizza.prompt import Prompt, Unit
+
+# Answers are compared in groups: a few calls into a metric instead of one per answer, and no more
+# than this many whole answers in memory.
+_GROUP = 64
+
+_OF_ONE_PROMPT = (BadRequestError, ContextTooLongError, RefusedError, IncomparableError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an attribution is.
+
+    Attributes:
+        phase: ``"reference"`` (the unperturbed prompt) or ``"coalitions"``.
+        done: Coalitions measured so far.
+        total: Coalitions that are known to be needed; grows when the method adapts.
+        calls: Requests sent so far, retries included.
+        cache_hits: Answers from the cache so far.
+    """
+
+    phase: Literal["reference", "coalitions"]
+    done: int
+    total: int
+    calls: int
+    cache_hits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """One request per coalition, and the metrics that read its answers.
+
+    Attributes:
+        kind: ``"complete"`` or ``"score"``.
+        target: The text that is scored.
+        reference: The answer to the unperturbed prompt.
+        window: Half-open range of the reference's tokens that counts, or ``None`` for all.
+        metrics: Index into the measurement's metrics, and the metric.
+        sign: 1, or -1 for the other side of a contrast.
+        logprobs: Whether log-probabilities are asked for.
+    """
+
+    kind: Literal["complete", "score"]
+    reference: Completion
+    metrics: tuple[tuple[int, Metric], ...]
+    target: str | None = None
+    window: tuple[int, int] | None = None
+    sign: int = 1
+    logprobs: bool = True
+
+
+@dataclass(slots=True)
+class Account:
+    """What an attribution has spent so far."""
+
+    calls: int = 0
+    cache_hits: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = 0.0
+
+    def add(self, answer: Answer) -> None:
+        """Count one answer."""
+        if answer.cached:
+            self.cache_hits += 1
+            return
+        self.calls += answer.attempts
+        self.usage += answer.completion.usage
+        if answer.cost is None or self.cost is None:
+            self.cost = None
+        else:
+            self.cost += answer.cost
+
+
+class Measurement:
+    """Values of coalitions for one prompt, target and set of metrics.
+
+    Args:
+        scheduler: Sends the requests.
+        prompt: The whole prompt.
+        units: Its units.
+        strategy: Renders coalitions; already prepared.
+        questions: What is asked for every coalition.
+        n_metrics: Metrics in all.
+        n_rows: ``1 + n_output_tokens``.
+        generation: How the model writes.
+        account: Where spending is counted.
+        in_thread: Runs a blocking function on the session's thread.
+        skip_failures: Whether a coalition whose request fails for good gets NaN instead of
+            failing the attribution.
+        on_progress: Called after every answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        prompt: Prompt,
+        units: Sequence[Unit],
+        strategy: PerturbationStrategy,
+        questions: Sequence[Question],
+        n_metrics: int,
+        n_rows: int,
+        generation: Generation,
+        account: Account,
+        in_thread: Callable[..., Any],
+        skip_failures: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._prompt = prompt
+        self._units = units
+        self._strategy = strategy
+        self._questions = tuple(questions)
+        self._n_metrics = n_metrics
+        self._n_rows = n_rows
+        self._generation = generation
+        self._account = account
+        self._in_thread = in_thread
+        self._skip = skip_failures
+        self._on_progress = on_progress
+        self._row_of: dict[bytes, int] = {}
+        self._measured: list[NDArray[np.bool_]] = []
+        self._effects: list[NDArray[np.float64]] = []
+        self._answers: list[str | None] = []
+        self._done = 0
+        self.warnings: list[str] = []
+
+    @property
+    def coalitions(self) -> NDArray[np.bool_]:
+        """What was measured, ``(n, n_units)``, in the order of asking."""
+        shape = (len(self._measured), len(self._units))
+        return np.array(self._measured, dtype=bool).reshape(shape)
+
+    @property
+    def effects(self) -> NDArray[np.float64]:
+        """Effects ``(n, n_metrics, n_rows)`` in the same order."""
+        shape = (len(self._effects), self._n_metrics, self._n_rows)
+        return np.array(self._effects, dtype=float).reshape(shape)
+
+    @property
+    def answers(self) -> tuple[str | None, ...]:
+        """What the model wrote, in the same order; ``None`` where only a target was scored."""
+        return tuple(self._answers)
+
+    async def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """``v(S) = -effect(S)`` of coalitions ``(m, n_units)``; returns ``(m, n_columns)``.
+
+        Cost: one request per question and coalition that was not measured before.
+        """
+        keys = [coalition.key(row) for row in coalitions]
+        fresh: list[NDArray[np.bool_]] = []
+        blank = np.zeros((self._n_metrics, self._n_rows))
+        for key, row in zip(keys, coalitions, strict=True):
+            if key in self._row_of or row.all():
+                continue
+            self._row_of[key] = len(self._measured)
+            self._measured.append(frozen_array(row, dtype=bool))
+            self._effects.append(blank.copy())
+            self._answers.append(None)
+            fresh.append(row)
+        if fresh:
+            await self._measure(len(self._measured) - len(fresh), fresh)
+        # All units present is the reference itself: no effect, and no call.
+        result = [
+            blank if row.all() else self._effects[self._row_of[key]]
+            for key, row in zip(keys, coalitions, strict=True)
+        ]
+        columns = self._n_metrics * self._n_rows
+        return -np.array(result, dtype=float).reshape(len(keys), columns)
+
+    # --- one round ----------------------------------------------------------------------------
+
+    async def _measure(self, first: int, rows: Sequence[NDArray[np.bool_]]) -> None:
+        waiting: dict[int, list[tuple[int, Completion]]] = {}
+        per_row = len(self._questions)
+
+        def requests() -> Iterator[Request]:
+            # Rendered one by one as workers ask for them: a round of long prompts is never in
+            # memory as a whole.
+            for row in rows:
+                perturbed = self._strategy.render(self._prompt, self._units, row)
+                for question in self._questions:
+                    yield Request(
+                        prompt=perturbed,
+                        kind=question.kind,
+                        target=question.target,
+                        logprobs=question.logprobs,
+                        generation=self._generation,
+                    )
+
+        async with self._scheduler.stream(requests()) as outcomes:
+            async for outcome in outcomes:
+                at, number = divmod(outcome.index, per_row)
+                if outcome.answer is None:
+                    self._failed(first + at, outcome.error)
+                    continue
+                self._account.add(outcome.answer)
+                group = waiting.setdefault(number, [])
+                group.append((first + at, outcome.answer.completion))
+                if number == per_row - 1:
+                    self._done += 1
+                self._report()
+                if len(group) >= _GROUP:
+                    await self._compare(self._questions[number], waiting.pop(number))
+        for number, group in waiting.items():
+            await self._compare(self._questions[number], group)
+
+    async def _compare(self, question: Question, group: Sequence[tuple[int, Completion]]) -> None:
+        if question.kind == "complete":
+            for row, completion in group:
+                self._answers[row] = completion.text
+        for number, metric in question.metrics:
+            try:
+                await self._apply(question, number, metric, group)
+            except IncomparableError:
+                if not self._skip:
+                    raise
+                # Which of them it was is found out one by one: the rest is used.
+                for member in group:
+                    try:
+                        await self._apply(question, number, metric, [member])
+                    except IncomparableError as error:
+                        self._failed(member[0], error)
+
+    async def _apply(
+        self,
+        question: Question,
+        number: int,
+        metric: Metric,
+        group: Sequence[tuple[int, Completion]],
+    ) -> None:
+        answers = [_windowed(completion, question.window) for _, completion in group]
+        reference = _windowed(question.reference, question.window)
+        if metric.blocking:
+            effects = await self._in_thread(metric.compare, reference, answers)
+        else:
+            effects = metric.compare(reference, answers)
+        self._store(question, number, metric, group, np.asarray(effects, dtype=float))
+
+    def _store(
+        self,
+        question: Question,
+        number: int,
+        metric: Metric,
+        group: Sequence[tuple[int, Completion]],
+        effects: NDArray[np.float64],
+    ) -> None:
+        start, stop = question.window or (0, len(question.reference.tokens))
+        expected = (len(group), 1 + stop - start)
+        if effects.shape != expected:
+            raise PluginContractError(
+                f"{type(metric).__name__}.compare returned shape {effects.shape}; expected "
+                f"(perturbed, 1 + output tokens) = {expected}."
+            )
+        for (row, _), effect in zip(group, effects, strict=True):
+            target = self._effects[row][number]
+            if question.sign > 0:
+                target[0] += effect[0]
+                target[1:] = np.nan if question.window else target[1:]
+                target[1 + start : 1 + stop] = effect[1:]
+            else:
+                target[0] -= effect[0]
+
+    def _failed(self, row: int, error: PizzaError | None) -> None:
+        failure = error or PizzaError("the request failed without an error")
+        # Only what is wrong with this one prompt may be skipped: a wrong key or an empty budget
+        # is wrong with all of them.
+        if not (self._skip and isinstance(failure, _OF_ONE_PROMPT)):
+            raise failure
+        absent = np.flatnonzero(~self._measured[row]).tolist()
+        self.warnings.append(f"no answer without units {absent}: {failure}")
+        self._effects[row][:] = np.nan
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(
+                    phase="coalitions",
+                    done=self._done,
+                    total=len(self._measured),
+                    calls=self._account.calls,
+                    cache_hits=self._account.cache_hits,
+                )
+            )
+
+
+def _windowed(completion: Completion, window: tuple[int, int] | None) -> Completion:
+    """The tokens of a completion that count."""
+    if window is None:
+        return completion
+    start, stop = window
+    return replace(
+        completion,
+        text="".join(completion.tokens[start:stop]),
+        tokens=completion.tokens[start:stop],
+        logprobs=None if completion.logprobs is None else completion.logprobs[start:stop],
+        alternative_tokens=(
+            None
+            if completion.alternative_tokens is None
+            else completion.alternative_tokens[start:stop]
+        ),
+        alternative_logprobs=(
+            None
+            if completion.alternative_logprobs is None
+            else completion.alternative_logprobs[start:stop]
+        ),
+    )
+
+
+async def drive(plan: Any, measurement: Measurement, n_units: int, who: str) -> Any:
+    """Run a method's generator to its end and return its scores.
+
+    Raises:
+        PluginContractError: The generator yields or returns something of a wrong shape.
+    """
+    try:
+        asked = next(plan)
+        while True:
+            checked = coalition.check(asked, n_units, who=f"the method {who!r}")
+            values = await measurement.values(checked)
+            asked = plan.send(values)
+            # Between rounds others get their turn, also when every answer came from the cache.
+            await asyncio.sleep(0)
+    except StopIteration as finished:
+        return finished.value
+    finally:
+        plan.close()

@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Target`: what is explained. `Attribution`: the result."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pizza.completion import Completion, Usage, frozen_array
+from pizza.errors import ConfigError, ResultFormatError
+from pizza.prompt import FixedSpan, Prompt, Unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+SCHEMA = "pizza.attribution"
+SCHEMA_VERSION = 1
+# A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
+MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The output that is explained.
+
+    Make one with `Target.completion`, `Target.given`, `Target.contrast` or `Target.label`.
+
+    Attributes:
+        kind: ``"completion"`` (what the model writes), ``"text"``, ``"contrast"``, ``"label"``.
+        text: The given text, the text that is preferred in a contrast, or the label.
+        versus: The other text of a contrast.
+        span: Half-open code-point span of the output that the whole-output score is limited to.
+    """
+
+    kind: Literal["completion", "text", "contrast", "label"] = "completion"
+    text: str | None = None
+    versus: str | None = None
+    span: tuple[int, int] | None = None
+
+    @classmethod
+    def completion(cls, *, span: tuple[int, int] | None = None) -> Target:
+        """The model's own completion of the prompt, or a span of it."""
+        return cls(span=_checked_span(span))
+
+    @classmethod
+    def given(cls, text: str, *, span: tuple[int, int] | None = None) -> Target:
+        """A given text, or a span of it; needs a backend that can score."""
+        if not text:
+            raise ConfigError("the target text is empty: give the text whose support is asked for.")
+        return cls(kind="text", text=text, span=_checked_span(span))
+
+    @classmethod
+    def contrast(cls, text: str, versus: str) -> Target:
+        """Why ``text`` and not ``versus``; needs a backend that can score."""
+        if not text or not versus or text == versus:
+            raise ConfigError(f"a contrast needs two different texts, not {text!r} and {versus!r}.")
+        return cls(kind="contrast", text=text, versus=versus)
+
+    @classmethod
+    def label(cls, label: str) -> Target:
+        """A class label; needs a backend that classifies."""
+        return cls(kind="label", text=label)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the inverse of `from_dict`."""
+        return {
+            "kind": self.kind,
+            "text": self.text,
+            "versus": self.versus,
+            "span": list(self.span) if self.span else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Target:
+        """The inverse of `to_dict`."""
+        span = data["span"]
+        return cls(
+            kind=data["kind"],
+            text=data["text"],
+            versus=data["versus"],
+            span=(span[0], span[1]) if span else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MetricScores:
+    """The scores under one metric.
+
+    Attributes:
+        metric: The metric's name (with its options when there are several of that name).
+        scores: ``(1 + n_output_tokens, n_units)``; row 0 = whole output. Positive = the unit
+            supported the output. NaN = not defined. Read-only.
+        standard_errors: Same shape, or ``None``.
+    """
+
+    metric: str
+    scores: NDArray[np.float64]
+    standard_errors: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", frozen_array(self.scores))
+        if self.standard_errors is not None:
+            object.__setattr__(self, "standard_errors", frozen_array(self.standard_errors))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluations:
+    """What was measured: the evidence behind the scores.
+
+    Attributes:
+        coalitions: ``(n, n_units)`` bool, True = the unit was present. Read-only.
+        effects: Per metric ``(n, 1 + n_output_tokens)``. Read-only.
+        answers: What the model wrote for each coalition; ``None`` where the target was scored.
+    """
+
+    coalitions: NDArray[np.bool_]
+    effects: Mapping[str, NDArray[np.float64]]
+    answers: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coalitions", frozen_array(self.coalitions, dtype=bool))
+        frozen = {name: frozen_array(values) for name, values in self.effects.items()}
+        object.__setattr__(self, "effects", MappingProxyType(frozen))
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Attribution:
+    """How much each unit of the prompt supported the output.
+
+    Attributes:
+        prompt: The prompt that was explained; ``prompt.fixed`` says which parts were not perturbed
+            and why.
+        units: The units, ``n_units`` of them, in order.
+        target: What was explained.
+        output: The reference output; its tokens are the rows from 1 on.
+        results: One entry per metric; the first is the one that `scores` shows.
+        evaluations: What was measured.
+        calls: Requests that were sent to the model for this attribution, retries included.
+        cache_hits: Answers that came from the cache.
+        usage: Tokens that were paid for.
+        cost: US dollars, or ``None`` when the price is not known.
+        provenance: Everything needed to make it again: backend, model, method, options, seed,
+            plugins with their versions. Plain JSON values.
+        warnings: What a reader of the scores should know.
+    """
+
+    prompt: Prompt
+    units: tuple[Unit, ...]
+    target: Target
+    output: Completion
+    results: tuple[MetricScores, ...]
+    evaluations: Evaluations
+    calls: int = 0
+    cache_hits: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: float | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            raise ConfigError("an attribution needs the scores of at least one metric.")
+        shape = (1 + len(self.output.tokens), len(self.units))
+        for result in self.results:
+            if result.scores.shape != shape:
+                raise ConfigError(
+                    f"the scores of {result.metric!r} have shape {result.scores.shape}; "
+                    f"(1 + output tokens, units) is {shape}."
+                )
+
+    # --- reading it ---------------------------------------------------------------------------
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """``(1 + n_output_tokens, n_units)`` of the first metric; row 0 = whole output."""
+        return self.results[0].scores
+
+    @property
+    def standard_errors(self) -> NDArray[np.float64] | None:
+        """Standard errors of `scores`, or ``None``."""
+        return self.results[0].standard_errors
+
+    @property
+    def metric(self) -> str:
+        """The first metric's name."""
+        return self.results[0].metric
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of all metrics."""
+        return tuple(result.metric for result in self.results)
+
+    @property
+    def output_tokens(self) -> tuple[str, ...]:
+        """The texts of the output tokens."""
+        return self.output.tokens
+
+    @property
+    def unit_scores(self) -> NDArray[np.float64]:
+        """``(n_units,)``: each unit's score for the whole output."""
+        row: NDArray[np.float64] = self.scores[0]
+        return row
+
+    def for_metric(self, name: str) -> Attribution:
+        """The same attribution with another of its metrics first."""
+        for result in self.results:
+            if result.metric == name:
+                rest = tuple(r for r in self.results if r is not result)
+                return replace(self, results=(result, *rest))
+        raise ConfigError(
+            f"this attribution has no metric {name!r}; it has {', '.join(self.metrics)}."
+        )
+
+    def top(self, k: int = 5) -> tuple[tuple[Unit, float], ...]:
+        """The ``k`` units with the highest whole-output score, best first; NaN last."""
+        order = np.argsort(-np.nan_to_num(self.unit_scores, nan=-np.inf), kind="stable")
+        return tuple((self.units[i], float(self.unit_scores[i])) for i in order[:k])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A tidy frame: one row per metric, output token (-1 = whole output) and unit.
+
+        Columns: ``metric, output_index, output_token, unit_index, unit, message, start, end,
+        score, standard_error``. Needs pandas (``pip install 'pizza-attribution[pandas]'``).
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ConfigError(
+                "to_pandas needs pandas: pip install 'pizza-attribution[pandas]'."
+            ) from error
+        n_rows, n_units = self.scores.shape
+        frames = []
+        for result in self.results:
+            errors = result.standard_errors
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "metric": result.metric,
+                        "output_index": np.repeat(np.arange(n_rows) - 1, n_units),
+                        "output_token": np.repeat(
+                            np.array([None, *self.output.tokens], dtype=object), n_units
+                        ),
+                        "unit_index": np.tile(np.arange(n_units), n_rows),
+                        "unit": [u.name for u in self.units] * n_rows,
+                        "message": [u.message for u in self.units] * n_rows,
+                        "start": [u.start for u in self.units] * n_rows,
+                        "end": [u.end for u in self.units] * n_rows,
+                        "score": result.scores.ravel(),
+                        "standard_error": np.nan if errors is None else errors.ravel(),
+                    }
+                )
+            )
+        return pd.concat(frames, ignore_index=True)
+
+    # --- saving -------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values with a schema version; the inverse of `from_dict`."""
+        return {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "prompt": self.prompt.to_dict(),
+            "units": [[u.message, u.start, u.end, u.label] for u in self.units],
+            "target": self.target.to_dict(),
+            "output": self.output.to_dict(),
+            "results": [
+                {
+                    "metric": r.metric,
+                    "scores": _numbers(r.scores),
+                    "standard_errors": (
+                        None if r.standard_errors is None else _numbers(r.standard_errors)
+                    ),
+                }
+                for r in self.results
+            ],
+            "evaluations": {
+                "absent": [np.flatnonzero(~row).tolist() for row in self.evaluations.coalitions],
+                "effects": {k: _numbers(v) for k, v in self.evaluations.effects.items()},
+                "answers": list(self.evaluations.answers),
+            },
+            "calls": self.calls,
+            "cache_hits": self.cache_hits,
+            "usage": [self.usage.prompt_tokens, self.usage.completion_tokens],
+            "cost": self.cost,
+            "provenance": _plain(self.provenance),
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Attribution:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ResultFormatError: The data is not an attribution, is of a newer schema, or is damaged.
+        """
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
+            raise ResultFormatError(f"this is not a saved attribution: no schema {SCHEMA!r}.")
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ResultFormatError(
+                f"the attribution has schema version {version!r}; this pizza reads "
+                f"{SCHEMA_VERSION}. Upgrade: pip install -U pizza-attribution."
+            )
+        try:
+            return cls(**_decoded(data))
+        except (KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
+            raise ResultFormatError(f"the saved attribution is damaged: {error!r}.") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write as a JSON file, whole or not at all."""
+        target = Path(path)
+        temporary = target.with_name(target.name + ".part")
+        temporary.write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+        temporary.replace(target)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Attribution:
+        """Read what `save` wrote.
+
+        Raises:
+            ResultFormatError: The file is no attribution.
+        """
+        source = Path(path)
+        if source.stat().st_size > MAX_FILE_BYTES:
+            raise ResultFormatError(
+                f"{source} is larger than {MAX_FILE_BYTES} bytes: no attribution is."
+            )
+        try:
+            data = json.loads(source.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ResultFormatError(f"{source} is not a JSON file: {error}.") from error
+        return cls.from_dict(data)
+
+
+def _checked_span(span: tuple[int, int] | None) -> tuple[int, int] | None:
+    if span is not None and not 0 <= span[0] < span[1]:
+        raise ConfigError(f"the target span {span!r} is empty or negative.")
+    return span
+
+
+def _numbers(array: NDArray[np.float64]) -> list[list[float | str | None]]:
+    """Rows of floats that JSON can hold: NaN is null, infinities are named."""
+
+    def plain(value: float) -> float | str | None:
+        if math.isnan(value):
+            return None
+        return value if math.isfinite(value) else str(value)
+
+    return [[plain(value) for value in row] for row in array.tolist()]
+
+
+def _array(rows: Sequence[Sequence[float | str | None]], n_columns: int) -> NDArray[np.float64]:
+    values = [[math.nan if v is None else float(v) for v in row] for row in rows]
+    return np.array(values, dtype=float).reshape(len(rows), n_columns)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: mappings to dicts, sets and tuples to lists, numpy to Python."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
+    prompt = Prompt.from_dict(data["prompt"])
+    units = tuple(prompt.unit(m, s, e, label) for m, s, e, label in data["units"])
+    output = Completion.from_dict(data["output"])
+    n_rows = 1 + len(output.tokens)
+    evaluations = data["evaluations"]
+    coalitions = np.ones((len(evaluations["absent"]), len(units)), dtype=bool)
+    for row, absent in zip(coalitions, evaluations["absent"], strict=True):
+        row[absent] = False
+    return {
+        "prompt": prompt,
+        "units": units,
+        "target": Target.from_dict(data["target"]),
+        "output": output,
+        "results": tuple(
+            MetricScores(
+                metric=r["metric"],
+                scores=_array(r["scores"], len(units)),
+                standard_errors=(
+                    None
+                    if r["standard_errors"] is None
+                    else _array(r["standard_errors"], len(units))
+                ),
+            )
+            for r in data["results"]
+        ),
+        "evaluations": Evaluations(
+            coalitions=coalitions,
+            effects={k: _array(v, n_rows) for k, v in evaluations["effects"].items()},
+            answers=tuple(evaluations["answers"]),
+        ),
+        "calls": int(data["calls"]),
+        "cache_hits": int(data["cache_hits"]),
+        "usage": Usage(prompt_tokens=data["usage"][0], completion_tokens=data["usage"][1]),
+        "cost": data["cost"],
+        "provenance": data["provenance"],
+        "warnings": tuple(data["warnings"]),
+    }
+
+
+def fixed_reasons(fixed: Sequence[FixedSpan]) -> dict[str, int]:
+    """How many spans were kept fixed, by reason."""
+    counts: dict[str, int] = {}
+    for span in fixed:
+        counts[span.reason] = counts.get(span.reason, 0) + 1
+    return counts

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Session`: owns plugins, model, limiter, budget and cache, from entering to leaving it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+
+from pizza._attribute import Job, Progress, explain
+from pizza._engine.clock import Clock, SystemClock
+from pizza._engine.measure import Account
+from pizza._engine.scheduler import Scheduler, SchedulerStatistics
+from pizza._engine.workers import work
+from pizza._parts import resolve, resolve_metrics, resolve_units
+from pizza._plugins import Registry
+from pizza.abc import Backend, ResponseCache
+from pizza.attribution import Attribution, Target
+from pizza.capability import Capability
+from pizza.completion import Completion, Generation, Request
+from pizza.errors import ConfigError, PizzaError, PluginContractError, SessionClosedError
+from pizza.limits import Budget, Limits, RetryPolicy
+from pizza.prompt import Prompt, PromptLike
+from pizza.specs import BackendSettings, BackendSpec, Choice
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+Evidence = Literal["auto", "score", "complete"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one prompt of `Session.attribute_many`: an attribution or an error.
+
+    Attributes:
+        index: The prompt's position in the input, from 0.
+        prompt: The prompt as it was given.
+        attribution: The result, or ``None``.
+        error: Why there is none, or ``None``.
+    """
+
+    index: int
+    prompt: PromptLike
+    attribution: Attribution | None = None
+    error: PizzaError | None = None
+
+
+class Session:
+    """An asynchronous context manager that explains prompts for one model.
+
+    Example::
+
+        async with pizza.Session("openai:gpt-4o-mini") as session:
+            attribution = await session.attribute("The clock shows 9:47 PM. How late is it?")
+
+    Several attributions may run at the same time; they share limits, budget and cache. Cancelling
+    one cancels exactly its requests. A session cannot be entered twice.
+
+    Args:
+        model: ``"backend:model"``, a backend's name for its default model, or a `Backend` object
+            (which the session then closes).
+        limits: Rates and concurrency.
+        retry: Attempts and waits.
+        budget: Hard caps over the whole session.
+        cache: A path to a SQLite file, a `ResponseCache` object (which stays the caller's to
+            close), or ``None``: answers are remembered in memory while the session is open.
+        base_url: Where the server is, for backends that talk to one.
+        api_key: The key or a function that returns it; by default the environment's.
+        backend_options: Further options of the backend.
+        plugins: Modules or objects with hook implementations, used besides installed ones.
+        discover: Whether installed plugins are used.
+        clock: Time, for tests.
+    """
+
+    def __init__(
+        self,
+        model: str | Backend = "embedded",
+        *,
+        limits: Limits | None = None,
+        retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
+        cache: ResponseCache | str | Path | None = None,
+        base_url: str | None = None,
+        api_key: str | Callable[[], Any] | None = None,
+        backend_options: Mapping[str, Any] | None = None,
+        plugins: Sequence[Any] = (),
+        discover: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        if not isinstance(model, (str, Backend)):
+            raise ConfigError(
+                f"model is 'backend:model' or a Backend object, not {type(model).__name__}."
+            )
+        self._model = model
+        self._limits = limits or Limits()
+        self._retry = retry or RetryPolicy()
+        self._budget = budget or Budget()
+        self._cache_choice = cache
+        self._base_url = base_url
+        self._api_key = api_key
+        self._backend_options = dict(backend_options or {})
+        self._plugin_choice = tuple(plugins)
+        self._discover = discover
+        self._clock = clock or SystemClock()
+        self._state: Literal["unopened", "open", "closed"] = "unopened"
+        self._stack = AsyncExitStack()
+        self._registry: Registry | None = None
+        self._backend: Backend | None = None
+        self._scheduler: Scheduler | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._confirmed: dict[Capability, bool] = {}
+        self._probing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        model = self._model if isinstance(self._model, str) else self._model.name
+        return f"<pizza.Session {model!r} {self._state}>"
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._state != "unopened":
+            raise SessionClosedError(
+                f"this session is {self._state}; a session is entered once. Make a new one."
+            )
+        try:
+            await self._open()
+        except BaseException:
+            self._state = "closed"
+            await self._stack.aclose()
+            raise
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._state = "closed"
+        await self._stack.__aexit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "closed") == "open":
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2)
+
+    async def _open(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pizza")
+        # A thread that hangs in foreign code must not keep the loop from closing the session.
+        self._stack.callback(self._executor.shutdown, wait=True, cancel_futures=True)
+        # Entry points may import anything, and slowly: not on the loop.
+        self._registry = await self._in_thread(
+            Registry, self._plugin_choice, discover=self._discover
+        )
+        cache = await self._open_cache()
+        self._backend = await self._open_backend(self._registry)
+        self._stack.push_async_callback(self._backend.aclose)
+        self._scheduler = await self._stack.enter_async_context(
+            Scheduler(
+                self._backend,
+                limits=self._limits,
+                retry=self._retry,
+                budget=self._budget,
+                cache=cache,
+                clock=self._clock,
+            )
+        )
+
+    async def _open_cache(self) -> ResponseCache:
+        choice = self._cache_choice
+        if isinstance(choice, ResponseCache):
+            return choice
+        cache: ResponseCache
+        if choice is None:
+            from pizza.caches.memory import MemoryCache
+
+            cache = MemoryCache()
+        else:
+            from pizza.caches.sqlite import SQLiteCache
+
+            cache = await SQLiteCache.open(Path(choice))
+        self._stack.push_async_callback(cache.aclose)
+        return cache
+
+    async def _open_backend(self, registry: Registry) -> Backend:
+        if isinstance(self._model, Backend):
+            return self._model
+        name, _, model = self._model.partition(":")
+        spec = registry.spec("backend", name)
+        assert isinstance(spec, BackendSpec)  # noqa: S101 - the registry checks it
+        model = model or spec.default_model
+        if not model:
+            raise ConfigError(f"name a model after the backend: '{name}:MODEL'.")
+        factory = await self._in_thread(registry.load, "backend", name)
+        made = factory(
+            BackendSettings(
+                model=model,
+                base_url=self._base_url,
+                api_key=self._api_key,
+                max_concurrency=self._limits.max_concurrency,
+                timeout_s=self._retry.attempt_timeout_s,
+                options=self._backend_options,
+            )
+        )
+        backend = await made if inspect.isawaitable(made) else made
+        if not isinstance(backend, Backend):
+            raise PluginContractError(
+                f"the backend {name!r} of {registry.owner('backend', name).origin} opened as "
+                f"{type(backend).__name__}, which is not a pizza.abc.Backend."
+            )
+        return backend
+
+    # --- what it owns -------------------------------------------------------------------------
+
+    @property
+    def plugins(self) -> Registry:
+        """All parts that can be named."""
+        self._check_open()
+        return cast("Registry", self._registry)
+
+    @property
+    def backend(self) -> Backend:
+        """The model."""
+        self._check_open()
+        return cast("Backend", self._backend)
+
+    @property
+    def statistics(self) -> SchedulerStatistics:
+        """What was sent, saved and spent so far; still readable after closing."""
+        if self._scheduler is None:
+            raise SessionClosedError("this session was never opened: use 'async with'.")
+        return self._scheduler.statistics
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise SessionClosedError(
+                f"this session is {self._state}: use it inside of 'async with pizza.Session(...)'."
+            )
+
+    # --- what it does -------------------------------------------------------------------------
+
+    async def submit(self, request: Request) -> Completion:
+        """Send one request through cache, budget, limiter and retries.
+
+        Cost: one request, unless the cache has the answer.
+        """
+        self._check_open()
+        return (await cast("Scheduler", self._scheduler).submit(request)).completion
+
+    async def attribute(
+        self,
+        prompt: PromptLike,
+        *,
+        units: Any = "word",
+        method: Any = "leave-one-out",
+        perturbation: Any = "delete",
+        metrics: Any = None,
+        target: Target | str | None = None,
+        generation: Generation | None = None,
+        evidence: Evidence = "auto",
+        seed: int = 0,
+        skip_failures: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Attribution:
+        """Explain one prompt.
+
+        Parts are given by name, as ``"name:option=value"``, as a `Choice` or as an object.
+
+        Args:
+            prompt: A text, chat messages or a `Prompt`.
+            units: A segmenter, or a list of spans.
+            method: Which coalitions to ask for and how to score.
+            perturbation: What stands in for absent units.
+            metrics: One metric or several; they are computed from the same requests, and the
+                first one steers methods that adapt. By default ``logprob-diff``, or
+                ``edit-distance`` where the model gives no log-probabilities.
+            target: What to explain: the model's own completion, a text, or a `Target`.
+            generation: How the model writes; the same for every perturbed prompt.
+            evidence: What log-probability metrics compare. ``"score"``: the teacher-forced
+                log-probabilities of the reference output. ``"complete"``: what the model writes
+                for the perturbed prompt. ``"auto"``: score where the backend can.
+            seed: Seed of everything random on our side.
+            skip_failures: Give NaN to coalitions that the model refuses, instead of failing.
+            on_progress: Called after every answer.
+
+        Returns:
+            The attribution; scores ``(1 + n_output_tokens, n_units)``.
+
+        Raises:
+            ConfigError: Something does not fit; nothing was sent.
+            PizzaError: A request failed for good; answers so far are in the cache.
+
+        Cost: one or two requests for the reference, then what the method needs.
+        """
+        self._check_open()
+        registry = self.plugins
+        job = Job(
+            prompt=Prompt.of(prompt),
+            units=resolve_units(registry, units),
+            method=resolve(registry, "method", method),
+            perturbation=resolve(registry, "perturbation", perturbation),
+            metrics=None if metrics is None else resolve_metrics(registry, metrics),
+            target=Target.given(target) if isinstance(target, str) else target or Target(),
+            generation=generation or Generation(),
+            evidence=evidence,
+            seed=seed,
+            skip_failures=skip_failures,
+            on_progress=on_progress,
+        )
+        return await explain(
+            job,
+            registry=registry,
+            backend=self.backend,
+            scheduler=cast("Scheduler", self._scheduler),
+            budget=self._budget,
+            in_thread=self._in_thread,
+            confirm=self._confirm,
+            started=self._clock.time(),
+        )
+
+    @asynccontextmanager
+    async def attribute_many(
+        self,
+        prompts: Iterable[PromptLike] | AsyncIterable[PromptLike],
+        *,
+        concurrency: int = 8,
+        **options: Any,
+    ) -> AsyncIterator[AsyncIterator[Outcome]]:
+        """Explain many prompts; outcomes come as they are ready, a failure is a value.
+
+        A context manager on purpose: leaving it early cancels exactly its own requests. Memory
+        does not grow with the number of prompts.
+
+        Args:
+            prompts: Any iterable; it is read as workers become free.
+            concurrency: Prompts that are worked on at the same time.
+            **options: As for `attribute`.
+        """
+        self._check_open()
+        if concurrency < 1:
+            raise ConfigError(f"concurrency must be at least 1, not {concurrency!r}.")
+
+        async def one(index: int, prompt: PromptLike) -> Outcome:
+            try:
+                attribution = await self.attribute(prompt, **options)
+            except PizzaError as error:
+                return Outcome(index=index, prompt=prompt, error=error)
+            return Outcome(index=index, prompt=prompt, attribution=attribution)
+
+        async with work(one, prompts, workers=concurrency) as outcomes:
+            yield outcomes
+
+    # --- helpers ------------------------------------------------------------------------------
+
+    async def _in_thread(
+        self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """Run a blocking function on the session's own thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+    async def _confirm(
+        self, wanted: frozenset[Capability], account: Account
+    ) -> frozenset[Capability]:
+        """The backend's capabilities, after probing the wanted ones that are uncertain."""
+        backend = self.backend
+
+        async def send(request: Request) -> Completion:
+            answer = await cast("Scheduler", self._scheduler).submit(request)
+            account.add(answer)
+            return answer.completion
+
+        certain = backend.capabilities - backend.uncertain
+        async with self._probing:
+            unknown = (wanted & backend.uncertain) - self._confirmed.keys()
+            if unknown:
+                found = await backend.probe(send, frozenset(unknown))
+                self._confirmed.update({c: c in found for c in unknown})
+        return certain | {c for c, there in self._confirmed.items() if there}
+
+
+__all__ = ["Choice", "Evidence", "Outcome", "Progress", "Session"]
