@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Install built wheels in a clean environment and do there what the README's first line does.
+
+This is the check that the distributions hold everything they need: package data, entry points,
+declared dependencies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+PROMPT = "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?"
+HEAVY = ("torch", "transformers", "pytest")
+
+
+def main() -> None:
+    """Build the environment, run the checks, say what was seen."""
+    wheels = sorted(Path(sys.argv[1]).resolve().glob("*.whl"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        venv.create(folder / "venv", with_pip=True)
+        scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+        constraints = Path("constraints.txt").resolve()
+
+        def run(*command: str | Path) -> str:
+            # Not the checkout as working folder: what is imported must be what was installed.
+            text = subprocess.check_output(
+                [str(part) for part in command], cwd=folder, encoding="utf-8"
+            )
+            print(f"$ {' '.join(Path(str(part)).name for part in command)}\n{text}")
+            return text
+
+        run(scripts / "python", "-m", "pip", "install", "-q", "-c", constraints, *wheels)
+        installed = {
+            item["name"]
+            for item in json.loads(run(scripts / "python", "-m", "pip", "list", "--format=json"))
+        }
+        assert not installed.intersection(HEAVY), f"too much was installed: {sorted(installed)}"
+        run(scripts / "pizza", "attribute", "--no-cache", PROMPT)
+        document = json.loads(run(scripts / "pizza", "attribute", "--no-cache", "--json", PROMPT))
+        answer = document["output"]["text"].strip()
+        assert answer.startswith("5"), f"the embedded model answered {answer!r}, not 5"
+        run(scripts / "pizza", "plugins")
+        run(scripts / "pizza", "doctor")
+
+
+if __name__ == "__main__":
+    main()
