@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request until it is answered or given up: budget -> limiter -> attempt -> retry -> settle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pizza._engine.budget import Amount, Ledger
+from pizza._engine.faults import again, contained
+from pizza.completion import Usage
+from pizza.errors import (
+    AuthError,
+    BackendError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    MalformedResponseError,
+    PermanentError,
+    PizzaError,
+    QuotaExhaustedError,
+    RateLimitedError,
+    RetriesExhaustedError,
+    SessionClosedError,
+    TransientError,
+)
+
+if TYPE_CHECKING:
+    from pizza._engine.clock import Clock, Timeout
+    from pizza._engine.limiter import Limiter, Permit
+    from pizza._engine.retry import Backoff
+    from pizza.abc import Backend
+    from pizza.completion import Reply, Request
+
+_REFUSED_S = 60.0
+"""How long a rejected key is not tried again."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened so far."""
+
+    calls: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost: float = 0.0
+
+
+@dataclass(slots=True)
+class _Course:
+    """Where one request stands."""
+
+    ticket: int
+    tokens: int
+    worst: Amount
+    attempts: int = 0
+    first_at: float | None = None
+
+
+class Sender:
+    """Sends requests, one `send` per request, in the caller's task.
+
+    Args:
+        backend: Who answers.
+        answer: `Backend.answer`, or what stands before it.
+        limiter: The gate.
+        ledger: The budget.
+        backoff: When to try again.
+        clock: The clock.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        answer: Callable[[Request], Awaitable[Reply]],
+        limiter: Limiter,
+        ledger: Ledger,
+        backoff: Backoff,
+        clock: Clock,
+    ) -> None:
+        self._backend = backend
+        self._answer = answer
+        self._limiter = limiter
+        self._ledger = ledger
+        self._backoff = backoff
+        self._clock = clock
+        self._price = backend.price
+        self._closed = False
+        self._refused: tuple[float, PermanentError] | None = None
+        self._under_way: set[Timeout] = set()
+        self._idle = asyncio.Event()
+        self.counters = Counters()
+
+    async def send(self, request: Request) -> tuple[Reply, int, float | None]:
+        """The reply, the number of attempts, and its cost in dollars if the price is known.
+
+        Raises:
+            PizzaError: No answer, and why.
+        """
+        course = self._course(request)
+        while True:
+            self._check_refused()
+            permit = await self._pass(course)
+            if course.first_at is None:
+                course.first_at = permit.sent_at
+            elif permit.sent_at - course.first_at > self._backoff.policy.deadline_s:
+                self._limiter.give_back(permit)
+                self._ledger.settle(course.worst, Amount())
+                raise self._exhausted(course, None)
+            course.attempts += 1
+            try:
+                reply = await self._attempt(request, permit, course)
+            except RateLimitedError as error:
+                # The whole limiter waits for it, and the request keeps its place: that is not
+                # an attempt that failed.
+                course.attempts -= 1
+                if self._elapsed(course) > self._backoff.policy.deadline_s:
+                    raise self._exhausted(course, error) from error
+            except TransientError as error:
+                wait = self._backoff.wait(course.attempts)
+                if not self._backoff.may_try(course.attempts, self._elapsed(course), wait):
+                    raise self._exhausted(course, error) from error
+                self.counters.retries += 1
+                await self._clock.sleep(wait)
+            else:
+                return reply, course.attempts, self._settle(reply, course)
+
+    async def aclose(self) -> None:
+        """End every attempt that is under way, and wait for that."""
+        self._closed = True
+        for timeout in tuple(self._under_way):
+            timeout.expire()
+        if self._under_way:
+            await self._idle.wait()
+
+    # --- the steps ----------------------------------------------------------------------------
+
+    def _course(self, request: Request) -> _Course:
+        prompt = self._backend.count_tokens(request)
+        longest = request.generation.max_tokens if request.kind == "complete" else 0
+        cost = self._price.cost(prompt, longest) if self._price is not None else 0.0
+        worst = Amount(calls=1, tokens=prompt + longest, cost=cost)
+        return _Course(self._limiter.ticket(), prompt + longest, worst)
+
+    async def _pass(self, course: _Course) -> Permit:
+        await self._ledger.reserve(course.worst)
+        try:
+            return await self._limiter.acquire(course.ticket, course.tokens)
+        except BaseException:
+            self._ledger.settle(course.worst, Amount())
+            raise
+
+    async def _attempt(self, request: Request, permit: Permit, course: _Course) -> Reply:
+        """One attempt; whatever happens, the permit is handed back.
+
+        The reservation is settled here for failures; for replies `_settle` does it.
+        """
+        self.counters.calls += 1
+        spent = course.worst
+        try:
+            reply = await self._timed(request)
+        except RateLimitedError as error:
+            self.counters.rate_limited += 1
+            self._limiter.refuse(permit, retry_after_s=error.retry_after_s, rate=error.rate)
+            self._ledger.settle(course.worst, Amount())
+            raise
+        except BackendError as error:
+            # A body that came broken, and an answer that came too late, were paid for.
+            paid = isinstance(error, MalformedResponseError | BackendTimeoutError)
+            spent = course.worst if paid else Amount(calls=1)
+            self._ledger.settle(course.worst, spent)
+            silent = isinstance(error, BackendTimeoutError | BackendUnavailableError)
+            if isinstance(error, AuthError | QuotaExhaustedError):
+                self._refuse(error)
+                silent = True
+            self._limiter.finish(permit, answered=not silent)
+            raise
+        except BaseException:
+            # Cancelled, or closed: the server may have charged for it.
+            self._ledger.settle(course.worst, spent)
+            self._limiter.finish(permit, answered=False)
+            raise
+        used = reply.completion.usage.total_tokens
+        self._limiter.finish(permit, rate=reply.rate, tokens_used=used or None)
+        return reply
+
+    async def _timed(self, request: Request) -> Reply:
+        timeout = self._clock.timeout(self._backoff.policy.attempt_timeout_s)
+        name = self._backend.name
+        try:
+            async with timeout:
+                self._under_way.add(timeout)
+                try:
+                    return await self._answer(request)
+                finally:
+                    self._under_way.discard(timeout)
+                    if self._closed and not self._under_way:
+                        self._idle.set()
+        except PizzaError:
+            raise
+        except Exception as error:
+            if self._closed:
+                raise SessionClosedError(
+                    "the session was closed while this request was under way."
+                ) from error
+            if timeout.expired():
+                raise BackendTimeoutError(
+                    f"{name} gave no answer within {self._backoff.policy.attempt_timeout_s:g} s "
+                    "(RetryPolicy.attempt_timeout_s).",
+                    backend=name,
+                ) from error
+            raise contained(error, name) from error
+
+    def _settle(self, reply: Reply, course: _Course) -> float | None:
+        usage = reply.completion.usage
+        cost = None
+        if self._price is not None:
+            cost = self._price.cost(usage.prompt_tokens, usage.completion_tokens)
+            self.counters.cost += cost
+        self.counters.usage += usage
+        # A server that reports no usage is taken at the worst case.
+        tokens = usage.total_tokens or course.tokens
+        known = cost if usage.total_tokens else course.worst.cost
+        self._ledger.settle(course.worst, Amount(calls=1, tokens=tokens, cost=known or 0.0))
+        return cost
+
+    # --- giving up ----------------------------------------------------------------------------
+
+    def _elapsed(self, course: _Course) -> float:
+        return 0.0 if course.first_at is None else self._clock.now() - course.first_at
+
+    def _exhausted(self, course: _Course, error: TransientError | None) -> RetriesExhaustedError:
+        elapsed = self._elapsed(course)
+        policy = self._backoff.policy
+        if isinstance(error, RateLimitedError) or error is None:
+            what = f"was refused for its rate limit for {elapsed:.0f} s"
+        else:
+            what = f"failed {course.attempts} times in {elapsed:.1f} s; the last time: {error}"
+        return RetriesExhaustedError(
+            f"{self._backend.name} {what}. RetryPolicy allows {policy.attempts} attempts within "
+            f"{policy.deadline_s:g} s. What was answered is in the cache: run again to go on.",
+            attempts=course.attempts,
+            waited_s=elapsed,
+        )
+
+    def _refuse(self, error: PermanentError) -> None:
+        """A key that was rejected is rejected for everybody who waits."""
+        self._refused = (self._clock.now() + _REFUSED_S, error)
+        self._limiter.fail_waiters(error)
+
+    def _check_refused(self) -> None:
+        if self._refused is not None:
+            until, error = self._refused
+            if self._clock.now() < until:
+                raise again(error)
+            self._refused = None

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Completion` <-> bytes, for caches. Lossless: a cached answer scores exactly as a fresh one.
+
+Layout: ``b"PZ1"``, one byte that names the compression, CRC-32 of the rest, length of the
+compressed texts, the compressed texts (msgpack), then the numbers as they are: float32 where
+nothing is lost by it (most servers compute in it), else float64. Compressing the numbers too
+would cost more time than it saves space: their low bits are noise.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from pizza.completion import Completion, Usage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MAGIC = b"PZ1"
+_HEAD = struct.Struct("<3scII")
+_ZSTD_LEVEL = 3
+_ZLIB_LEVEL = 1
+
+
+class DamagedError(ValueError):
+    """These bytes are not a completion."""
+
+
+class _Texts(msgspec.Struct, array_like=True, gc=False):
+    text: str
+    tokens: list[str]
+    alternatives: list[list[str]] | None
+    width: int
+    logprobs: bool
+    single: bool
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    model: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Texts)
+
+
+def _zstandard() -> Any:
+    if find_spec("zstandard") is None:
+        return None
+    import zstandard
+
+    return zstandard
+
+
+_zstd = _zstandard()
+
+
+def encode(completion: Completion) -> bytes:
+    """The bytes of a completion."""
+    logprobs, values = completion.logprobs, completion.alternative_logprobs
+    alternatives = completion.alternative_tokens
+    numbers = [array.ravel() for array in (logprobs, values) if array is not None]
+    flat = np.concatenate(numbers) if numbers else np.empty(0)
+    narrow = flat.astype(np.float32)
+    single = bool((narrow == flat).all())
+    texts = _encoder.encode(
+        _Texts(
+            text=completion.text,
+            tokens=list(completion.tokens),
+            alternatives=None if alternatives is None else [list(row) for row in alternatives],
+            width=0 if values is None else values.shape[1],
+            logprobs=logprobs is not None,
+            single=single,
+            finish_reason=completion.finish_reason,
+            prompt_tokens=completion.usage.prompt_tokens,
+            completion_tokens=completion.usage.completion_tokens,
+            model=completion.model,
+        )
+    )
+    if _zstd is not None:
+        kind, packed = b"s", _zstd.ZstdCompressor(level=_ZSTD_LEVEL).compress(texts)
+    else:
+        kind, packed = b"z", zlib.compress(texts, _ZLIB_LEVEL)
+    stored = narrow.astype("<f4") if single else flat.astype("<f8")
+    body: bytes = packed + stored.tobytes()
+    return _HEAD.pack(_MAGIC, kind, zlib.crc32(body), len(packed)) + body
+
+
+def decode(data: bytes) -> Completion:
+    """The completion of these bytes.
+
+    Raises:
+        DamagedError: They are not what `encode` made.
+    """
+    try:
+        magic, kind, checksum, length = _HEAD.unpack_from(data)
+    except struct.error as error:
+        raise DamagedError("too short") from error
+    body = memoryview(data)[_HEAD.size :]
+    if magic != _MAGIC or zlib.crc32(body) != checksum:
+        raise DamagedError("the checksum is wrong")
+    try:
+        stored = _decoder.decode(_unpack(kind, bytes(body[:length])))
+        return _completion(stored, body[length:])
+    except (msgspec.DecodeError, zlib.error, ValueError) as error:
+        raise DamagedError(str(error)) from error
+
+
+def _unpack(kind: bytes, packed: bytes) -> bytes:
+    if kind == b"z":
+        return zlib.decompress(packed)
+    if kind == b"s" and _zstd is not None:
+        unpacked: bytes = _zstd.ZstdDecompressor().decompress(packed)
+        return unpacked
+    raise DamagedError(f"compressed by {kind!r}, which this installation cannot read")
+
+
+def _completion(stored: _Texts, numbers: memoryview) -> Completion:
+    flat: NDArray[np.float64] = np.frombuffer(
+        numbers, dtype="<f4" if stored.single else "<f8"
+    ).astype(np.float64)
+    flat.setflags(write=False)
+    n = len(stored.tokens)
+    at = n if stored.logprobs else 0
+    alternatives = stored.alternatives
+    return Completion(
+        text=stored.text,
+        tokens=tuple(stored.tokens),
+        logprobs=flat[:at] if stored.logprobs else None,
+        alternative_tokens=None if alternatives is None else tuple(map(tuple, alternatives)),
+        alternative_logprobs=(
+            None if alternatives is None else flat[at:].reshape(len(alternatives), stored.width)
+        ),
+        finish_reason=stored.finish_reason,
+        usage=Usage(prompt_tokens=stored.prompt_tokens, completion_tokens=stored.completion_tokens),
+        model=stored.model,
+    )

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rate limit: what the user allows and what is believed of the server's.
+
+Two debt buckets stand in a row. The *user's* is hard: nothing that a server says raises it. The
+*server's* is a belief: it starts with one second's worth, and every answer that carries
+``x-ratelimit-*`` corrects it. A debt bucket lets a request pass that is larger than the bucket:
+it passes when the bucket is full and leaves it below zero.
+
+Nothing here waits or knows of tasks; `pizza._engine.limiter` does.
+"""
+
+from __future__ import annotations
+
+import math
+
+_SLACK_S = 0.1
+"""Kept back, in seconds of the rate: requests overtake one another by about that on their way."""
+_ROUNDING_S = 1.2
+"""Servers round the times they announce to whole seconds."""
+_CONFIRM_S = 1.5
+"""Two announcements this far apart tell a fixed window from a server that always says "60 s"."""
+_HALVE_EVERY_S = 5.0
+_DISTRUST_S = 300.0
+
+
+class Bucket:
+    """Fills at ``rate`` per second up to ``capacity``; may go below zero.
+
+    Attributes:
+        rate: Per second.
+        capacity: What it holds at most.
+        level: What it holds, at the time ``at``.
+    """
+
+    __slots__ = ("at", "capacity", "level", "rate")
+
+    def __init__(self, rate: float, capacity: float, now: float, level: float | None = None):
+        self.rate = rate
+        self.capacity = capacity
+        self.level = capacity if level is None else level
+        self.at = now
+
+    def refill(self, now: float) -> None:
+        """Bring the level up to date."""
+        if now > self.at:
+            if self.level < self.capacity:
+                self.level = min(self.capacity, self.level + (now - self.at) * self.rate)
+            self.at = now
+
+    def wait(self, cost: float, slack: float, now: float) -> float:
+        """Seconds until ``cost`` may be taken while ``slack`` stays; 0 = now."""
+        self.refill(now)
+        needed = min(cost + slack, self.capacity) - self.level
+        # A timer that fires a rounding error early must not start another round.
+        return 0.0 if needed <= 1e-9 * self.capacity else needed / self.rate
+
+
+class Quota:
+    """The limit on requests, or the one on tokens.
+
+    Args:
+        per_minute: The user's limit, or ``None`` when it is to be learned.
+        burst_s: The user's cap on bursts, in seconds of the rate, or ``None``.
+        now: The clock.
+    """
+
+    def __init__(self, per_minute: float | None, burst_s: float | None, now: float) -> None:
+        self.burst_s = burst_s
+        self.sent = 0.0
+        """All that was ever taken: differences tell what was sent after an answer's request."""
+        self.user: Bucket | None = None
+        self.server: Bucket | None = None
+        if per_minute is not None:
+            rate = per_minute / 60
+            self.user = Bucket(rate, max(1.0, rate * (burst_s or 60.0)), now)
+            self.server = Bucket(rate, max(1.0, rate * min(burst_s or 1.0, 1.0)), now)
+        self.told = per_minute is not None
+        self.announced = False
+        self.window = False
+        """Whether the server counts in fixed windows, and so refills nothing before they end."""
+        self.window_end = math.inf
+        self._suspected: tuple[float, float] | None = None
+        self._distrusted_until = -math.inf
+        self._halved_at = -math.inf
+        self._slowed_at = -math.inf
+
+    # --- taking -------------------------------------------------------------------------------
+
+    def wait(self, cost: float, now: float) -> float:
+        """Seconds until ``cost`` may be taken; 0 = now."""
+        longest = 0.0
+        if self.user is not None:
+            longest = self.user.wait(cost, 0.0, now)
+        if (server := self.server) is not None:
+            if self.window:
+                self._roll(server, now)
+                server.at = now
+                if server.level < min(cost, server.capacity):
+                    return max(longest, self.window_end - now)
+                return longest
+            slack = min(0.1 * server.capacity, _SLACK_S * server.rate)
+            longest = max(longest, server.wait(cost, slack, now))
+        return longest
+
+    def take(self, cost: float) -> None:
+        """Take; `wait` said 0 at this moment."""
+        self.sent += cost
+        if self.user is not None:
+            self.user.level -= cost
+        if self.server is not None:
+            self.server.level -= cost
+
+    def give_back(self, cost: float, *, sent: bool) -> None:
+        """Return what was taken and not used.
+
+        Args:
+            cost: How much.
+            sent: The request went out, and was charged for less than was taken. A server that
+                announces its level has told already what it charged.
+        """
+        if self.user is not None:
+            self.user.level = min(self.user.capacity, self.user.level + cost)
+        if self.server is not None and not (sent and self.announced):
+            self.server.level = min(self.server.capacity, self.server.level + cost)
+
+    def charge(self, cost: float) -> None:
+        """The request cost more than was taken."""
+        if self.user is not None:
+            self.user.level -= cost
+        if self.server is not None and not self.announced:
+            self.server.level -= cost
+
+    def room(self) -> float:
+        """What the belief would let pass at once; infinity when there is none."""
+        return math.inf if self.server is None else self.server.level
+
+    # --- learning -----------------------------------------------------------------------------
+
+    def observe(
+        self,
+        *,
+        limit: float | None,
+        remaining: float | None,
+        reset_s: float | None,
+        cost: float,
+        mark: float,
+        sent_at: float,
+        now: float,
+    ) -> None:
+        """Learn from one answer.
+
+        Args:
+            limit: The announced limit per minute.
+            remaining: What was left when the server charged this request.
+            reset_s: Seconds until the quota is full again.
+            cost: What this request was charged.
+            mark: `sent` right after this request was taken.
+            sent_at: When it was sent.
+            now: The clock.
+        """
+        trusted = now >= self._distrusted_until
+        if limit is not None and limit > 0 and trusted:
+            self._learn_rate(limit / 60, now)
+        server = self.server
+        if server is None or remaining is None:
+            return
+        self.announced = True
+        if reset_s is not None and not self._place_in_window(limit, remaining, reset_s, now):
+            return
+        # What the server said is older than what was sent since, and it has refilled since.
+        level = remaining - (self.sent - mark)
+        if not self.window:
+            level += server.rate * (now - sent_at)
+        server.refill(now)
+        if trusted:
+            seen = min(remaining + cost, self._widest(server, limit))
+            server.capacity = max(server.capacity, seen)
+            server.level = min(level, server.capacity)
+        else:
+            server.level = min(level, server.level)
+
+    def _learn_rate(self, rate: float, now: float) -> None:
+        if self.server is None:
+            self.server = Bucket(rate, max(1.0, rate * min(self.burst_s or 1.0, 1.0)), now)
+        self.server.refill(now)
+        self.server.rate = rate
+
+    def _widest(self, server: Bucket, limit: float | None) -> float:
+        """The largest burst that is believed, whatever the server announces."""
+        widest = limit if limit is not None else 60 * server.rate
+        if self.user is not None:
+            widest = min(widest, self.user.capacity)
+        if self.burst_s is not None:
+            widest = min(widest, self.burst_s * server.rate)
+        return max(1.0, widest)
+
+    def _place_in_window(
+        self, limit: float | None, remaining: float, reset_s: float, now: float
+    ) -> bool:
+        """Find out whether the server counts in fixed windows; False = an answer of the last one.
+
+        A bucket needs ``(limit - remaining) / rate`` seconds to be full. A fixed window ends when
+        it ends: the announced moment is later than that at first, and stays where it is.
+        """
+        end = now + reset_s
+        if self.window:
+            if end < self.window_end - 60 + _ROUNDING_S:
+                return False
+            if abs(end - self.window_end) <= 2 * _ROUNDING_S:
+                # An answer is read after the server wrote it, so the earliest is the truest.
+                self.window_end = min(self.window_end, end)
+                return True
+            self.window, self._suspected = False, None
+        if limit is None or limit <= 0:
+            return True
+        suspicious = reset_s > (limit - remaining) / (limit / 60) + 2 * _ROUNDING_S
+        first, expected = self._suspected or (now, -math.inf)
+        if now > expected or abs(end - expected) > _ROUNDING_S + 0.1:
+            self._suspected = (now, end) if suspicious else None
+        elif now - first >= _CONFIRM_S:
+            self.window, self.window_end = True, min(end, expected)
+        return True
+
+    def _roll(self, server: Bucket, now: float) -> None:
+        """Start the next window when this one has ended."""
+        if now >= self.window_end:
+            server.level = server.capacity
+            self.window_end += 60 * (1 + math.floor((now - self.window_end) / 60))
+
+    # --- after a 429 --------------------------------------------------------------------------
+
+    def punish(self, now: float) -> None:
+        """The server refused: nothing is left, and bursts get smaller."""
+        server = self.server
+        if server is None:
+            return
+        server.refill(now)
+        server.level = min(server.level, 0.0)
+        if now - self._halved_at >= _HALVE_EVERY_S:
+            self._halved_at = now
+            server.capacity = max(1.0, server.capacity / 2)
+
+    def distrust(self, now: float) -> None:
+        """The server refused although it had promised room: believe no promise for a while."""
+        self._distrusted_until = now + _DISTRUST_S
+
+    def guess(self, rate: float, now: float) -> None:
+        """Nobody said how fast: use a rate that was seen to work."""
+        self.server = Bucket(max(rate, 1 / 60), max(1.0, rate), now, level=0.0)
+
+    def slow_down(self, now: float, factor: float) -> None:
+        """The rate itself was too high."""
+        if self.server is not None:
+            self.server.refill(now)
+            self._slowed_at = now
+            self.server.rate = max(self.server.rate * factor, 1 / 60)
+
+    def speed_up(self, now: float, factor: float) -> None:
+        """No refusal for a while: try a little more, never more than the user allows."""
+        if self.server is None or (self.announced and now >= self._distrusted_until):
+            return
+        self.server.refill(now)
+        rate = self.server.rate * factor
+        self.server.rate = min(rate, self.user.rate) if self.user is not None else rate
