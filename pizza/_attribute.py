@@ -64,6 +64,7 @@ class _Context:
     backend: Backend
     scheduler: Scheduler
     budget: Budget
+    origin: tuple[str, str, str]
     in_thread: InThread
     confirm: Confirm
     account: Account = field(default_factory=Account)
@@ -80,8 +81,8 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
     Args:
         job: What to do.
         started: Wall-clock time, for the provenance.
-        **owned: The fields of the context: registry, backend, scheduler, budget, in_thread,
-            confirm.
+        **owned: The fields of the context: registry, backend, its origin, scheduler, budget,
+            in_thread, confirm.
     """
     context = _Context(job=job, **owned)
     await _negotiate(context)
@@ -437,6 +438,9 @@ def _provenance(context: _Context, details: Mapping[str, Any], started: float) -
         "created_at": stamp.isoformat(timespec="seconds"),
         "backend": context.backend.name,
         "backend_identity": context.backend.identity,
+        "backend_plugin": dict(
+            zip(("plugin", "distribution", "version"), context.origin, strict=True)
+        ),
         "method": {**job.method.to_dict(), "details": dict(details)},
         "perturbation": job.perturbation.to_dict(),
         "segmenter": job.units.to_dict(),

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from pizza._attribute import Job, Progress, explain
+from pizza._attribute import Job, explain
 from pizza._engine.clock import Clock, SystemClock
-from pizza._engine.measure import Account
+from pizza._engine.measure import Account, Progress
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
 from pizza._parts import resolve, resolve_metrics, resolve_units
@@ -119,6 +119,7 @@ class Session:
         self._backend: Backend | None = None
         self._scheduler: Scheduler | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._origin = ("", "", "")
         self._confirmed: dict[Capability, bool] = {}
         self._probing = asyncio.Lock()
 
@@ -199,6 +200,8 @@ class Session:
         name, _, model = self._model.partition(":")
         spec = registry.spec("backend", name)
         assert isinstance(spec, BackendSpec)  # noqa: S101 - the registry checks it
+        info = registry.owner("backend", name)
+        self._origin = (info.name, info.distribution, info.version)
         model = model or spec.default_model
         if not model:
             raise ConfigError(f"name a model after the backend: '{name}:MODEL'.")
@@ -216,7 +219,7 @@ class Session:
         backend = await made if inspect.isawaitable(made) else made
         if not isinstance(backend, Backend):
             raise PluginContractError(
-                f"the backend {name!r} of {registry.owner('backend', name).origin} opened as "
+                f"the backend {name!r} of {info.origin} opened as "
                 f"{type(backend).__name__}, which is not a pizza.abc.Backend."
             )
         return backend
@@ -324,6 +327,7 @@ class Session:
             backend=self.backend,
             scheduler=cast("Scheduler", self._scheduler),
             budget=self._budget,
+            origin=self._origin,
             in_thread=self._in_thread,
             confirm=self._confirm,
             started=self._clock.time(),

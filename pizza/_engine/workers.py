@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+)
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -96,7 +103,7 @@ class work(Generic[T, R]):  # noqa: N801 - used like a function: "async with wor
             yield value
 
 
-async def _numbered(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[tuple[int, T]]:
+async def _numbered(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[tuple[int, T], None]:
     index = 0
     if isinstance(items, AsyncIterable):
         async for item in items:

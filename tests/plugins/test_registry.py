@@ -45,6 +45,7 @@ def install(tmp_path, monkeypatch):
 HEAD = """
 from pizza.hookspecs import hookimpl
 from pizza.specs import MetricSpec, MethodSpec
+SPEC = MetricSpec(name="same", target="module:attribute")
 """
 GOOD = (
     HEAD
@@ -99,7 +100,7 @@ def test_a_plugin_that_cannot_be_imported_stops_nobody_else(install):
         ("@hookimpl\nasync def pizza_register_metrics(): return []", "is async"),
         ("@hookimpl\ndef pizza_register_metrics(session): return []", "session"),
         (
-            "@hookimpl\ndef pizza_register_metrics():\n  return 2 * [MetricSpec(name='a', target='m:x')]",
+            "@hookimpl\ndef pizza_register_metrics(): return [SPEC, SPEC]",
             "twice",
         ),
         (
