@@ -66,8 +66,8 @@ def encode(completion: Completion) -> bytes:
     alternatives = completion.alternative_tokens
     numbers = [array.ravel() for array in (logprobs, values) if array is not None]
     flat = np.concatenate(numbers) if numbers else np.empty(0)
-    narrow = flat.astype(np.float32)
-    single = bool((narrow == flat).all())
+    narrow = flat.astype("<f4")
+    single = np.array_equal(narrow, flat)
     texts = _encoder.encode(
         _Texts(
             text=completion.text,
@@ -86,8 +86,7 @@ def encode(completion: Completion) -> bytes:
         kind, packed = b"s", _zstd.ZstdCompressor(level=_ZSTD_LEVEL).compress(texts)
     else:
         kind, packed = b"z", zlib.compress(texts, _ZLIB_LEVEL)
-    stored = narrow.astype("<f4") if single else flat.astype("<f8")
-    body: bytes = packed + stored.tobytes()
+    body: bytes = packed + (narrow if single else flat.astype("<f8")).tobytes()
     return _HEAD.pack(_MAGIC, kind, zlib.crc32(body), len(packed)) + body
 
 
@@ -121,9 +120,7 @@ def _unpack(kind: bytes, packed: bytes) -> bytes:
 
 
 def _completion(stored: _Texts, numbers: memoryview) -> Completion:
-    flat: NDArray[np.float64] = np.frombuffer(
-        numbers, dtype="<f4" if stored.single else "<f8"
-    ).astype(np.float64)
+    flat = np.frombuffer(numbers, dtype="<f4" if stored.single else "<f8").astype(np.float64)
     flat.setflags(write=False)
     n = len(stored.tokens)
     at = n if stored.logprobs else 0
