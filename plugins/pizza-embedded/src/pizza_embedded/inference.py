@@ -113,7 +113,7 @@ class Inference:
         results: list[Outcome | ContextTooLong] = [Outcome() for _ in jobs]
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, job in enumerate(jobs):
-            if (error := self._too_long(job)) is not None:
+            if (error := self.too_long(job)) is not None:
                 results[index] = error
             else:
                 groups.setdefault(_group_key(job), []).append(index)
@@ -127,7 +127,8 @@ class Inference:
                     results[index] = outcome
         return results
 
-    def _too_long(self, job: Job) -> ContextTooLong | None:
+    def too_long(self, job: Job) -> ContextTooLong | None:
+        """The error of a job that does not fit the context, or ``None``."""
         limit = self.runtime.context_length
         got = len(job.prompt) + len(job.target or ())
         if job.target is None and job.max_tokens > 0:
