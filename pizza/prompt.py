@@ -25,10 +25,14 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _CHAT_MARK = re.compile(
     r"<\|[A-Za-z0-9_]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>"
 )
+_NAMES = (
+    r"(?:Q|A|Question|Answer|Context|Instruction|User|Human|Assistant|System|Response|Input|Output)"
+)
+# A label stands at the start of a line or sentence, or is the last thing in the text (the place
+# that the model is to fill in).
 _LABEL = re.compile(
-    r"(?:(?<=\n)|(?<=[.!?] )|(?<=\A))[ \t]*"
-    r"((?:Q|A|Question|Answer|Context|Instruction|User|Human|Assistant|System|Response|Input|Output):)"
-    r"(?=\s|\Z)"
+    rf"(?:(?<=\n)|(?<=[.!?] )|(?<=\A))[ \t]*({_NAMES}:)(?=\s|\Z)"
+    rf"|(?<=\s)({_NAMES}:)(?=\s*\Z)"
 )
 
 
@@ -361,7 +365,7 @@ PromptLike = Prompt | str | Sequence[Mapping[str, str] | Message]
 def template_marks(text: str, *, message: int = 0) -> tuple[FixedSpan, ...]:
     """The spans of a text that belong to a prompt template: chat control tokens, "Q:", "A:", ..."""
     found = [m.span() for m in _CHAT_MARK.finditer(text)]
-    found += [m.span(1) for m in _LABEL.finditer(text)]
+    found += [m.span(m.lastindex or 0) for m in _LABEL.finditer(text)]
     # Something must be left to perturb: a text of nothing but marks is a text like any other.
     marks = _disjoint(
         FixedSpan(message=message, start=s, end=e, reason="template mark") for s, e in found

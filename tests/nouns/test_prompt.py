@@ -24,6 +24,8 @@ def fixed_texts(prompt):
         ("[INST] Hello [/INST]", ["[INST]", "[/INST]"]),
         ("Give the vitamin A: it helps.", []),
         ("The ratio A:B is 2.", []),
+        ("Say who A:", ["A:"]),
+        ("Write your answer: yes", []),
         ("plain words", []),
     ],
 )

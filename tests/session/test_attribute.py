@@ -85,7 +85,7 @@ async def test_an_adaptive_method_takes_all_metrics_along_one_path():
 async def test_fixed_parts_are_no_units_and_the_result_says_why():
     result = await explain(WordGame(WEIGHTS), "Q: Ana has 3 red apples A:")
     assert [u.text for u in result.units] == ["Ana", "has", "3", "red", "apples"]
-    assert [f.reason for f in result.prompt.fixed] == ["template mark"]
+    assert [f.reason for f in result.prompt.fixed] == ["template mark"] * 2
 
 
 async def test_a_given_text_is_scored_and_not_written():

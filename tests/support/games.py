@@ -75,7 +75,7 @@ class WordGame(Backend):
             if word not in present:
                 tokens = (text,)
         n = len(tokens)
-        logprobs = np.full(n, -0.01 - loss / n) if request.logprobs else None
+        logprobs = np.full(n, -1.0 - loss / n) if request.logprobs else None
         rest = None if logprobs is None else [math.log(max(1e-9, -math.expm1(x))) for x in logprobs]
         return Reply(
             completion=Completion(
