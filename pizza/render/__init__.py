@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renderers: they read an Attribution and never the other way round."""
+"""Showing an attribution to people. A renderer reads a result; results do not know renderers."""

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An attribution on a terminal, or as plain text.
+
+Colour is never the only carrier: without it, scores stand next to the words. Everything that came
+from a prompt, a model or a plugin is made harmless first, and is never read as markup.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pizza.attribution import Attribution, MetricScores
+from pizza.prompt import FixedSpan
+from pizza.render import scale
+from pizza.render.pieces import Piece, pieces, ranked, shortened, strongest
+from pizza.render.text import harmless, one_line, plural
+
+_LONG = 4_000
+"""Characters of a message above which only the neighbourhood of strong units is shown."""
+_AROUND = 12
+_INDENT = (0, 0, 0, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How an attribution is shown.
+
+    Attributes:
+        color: Whether the terminal shows colours; without, scores are written beside the words.
+        unicode: Whether it shows more than ASCII.
+        width: Columns of the terminal.
+        top: Rows of the table of units.
+        everything: Show long prompts whole and all units in the table.
+    """
+
+    color: bool = True
+    unicode: bool = True
+    width: int = 80
+    top: int = 8
+    everything: bool = False
+
+
+def attribution_view(attribution: Attribution, view: View | None = None) -> RenderableType:
+    """Everything a person wants to see first, as one renderable."""
+    view = view or View()
+    parts: list[RenderableType] = [
+        *_prompt_section(attribution, view),
+        *_output_section(attribution),
+        *_table_section(attribution, view),
+        *_facts_section(attribution),
+        *warnings_view(attribution.warnings),
+    ]
+    return Group(*parts)
+
+
+def plain_text(attribution: Attribution, *, width: int = 80, view: View | None = None) -> str:
+    """The same as plain text without any escape sequence."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False)
+    view = view or View(color=False, width=width)
+    console.print(attribution_view(attribution, view), highlight=False)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def heading(title: str, detail: str = "") -> Text:
+    """A section's title."""
+    text = Text(no_wrap=False)
+    text.append(title, style="bold")
+    if detail:
+        text.append(f"  {harmless(detail, keep_newlines=False)}", style="dim")
+    return text
+
+
+# --- the prompt ------------------------------------------------------------------------------
+
+
+def _prompt_section(attribution: Attribution, view: View) -> Iterable[RenderableType]:
+    yield heading("Prompt", f"coloured by {attribution.metric}" if view.color else "")
+    largest = strongest(attribution.unit_scores.tolist())
+    rows = pieces(attribution)
+    if not view.everything:
+        keep = frozenset(index for _, index in ranked(attribution)[: view.top])
+        rows = [shortened(row, limit=_LONG, keep=keep, around=_AROUND) for row in rows]
+    chat = attribution.prompt.kind == "chat"
+    for message, row in zip(attribution.prompt.messages, rows, strict=True):
+        if chat:
+            yield Padding(Text(harmless(message.role), style="italic dim"), _INDENT)
+        yield Padding(heat(row, largest, view), _INDENT)
+    yield Text()
+    yield Padding(legend(attribution.metric, largest, view), _INDENT)
+
+
+def heat(row: Sequence[Piece], largest: float, view: View) -> Text:
+    """One message with its units coloured, or marked with their scores."""
+    digits = scale.digits_for(largest)
+    text = Text()
+    for piece in row:
+        shown = harmless(piece.text)
+        if piece.unit is None:
+            text.append(shown, style="dim italic" if piece.fixed else "")
+            continue
+        part = scale.share(piece.score, largest)
+        style = "underline" if math.isnan(piece.score) else scale.style(part)
+        text.append(shown, style=style if view.color else "")
+        if not view.color and (abs(part) >= scale.FAINT or math.isnan(piece.score)):
+            text.append(f"[{scale.number(piece.score, digits)}]")
+    return text
+
+
+def legend(metric: str, largest: float, view: View) -> RenderableType:
+    """What the colours, or the numbers beside the words, mean."""
+    digits = scale.digits_for(largest)
+    text = Text()
+    if largest == 0:
+        text.append(f"No unit changed the output under {harmless(metric)}.", style="dim")
+        return text
+    if not view.color:
+        text.append(
+            f"[{scale.number(largest, digits)}] after a unit: its {harmless(metric)} score. "
+            "Positive: it supports the answer; negative: it works against it; "
+            f"unmarked: under {scale.FAINT:.0%} of the strongest."
+        )
+        return text
+    text.append(f"works against {scale.number(-largest, digits)} ", style="dim")
+    for style in scale.ramp_styles():
+        text.append("  ", style=style)
+    text.append(f" {scale.number(largest, digits)} supports", style="dim")
+    return text
+
+
+# --- the output ------------------------------------------------------------------------------
+
+
+def _output_section(attribution: Attribution) -> Iterable[RenderableType]:
+    target = attribution.target
+    text = attribution.output.text
+    title, detail = "Answer", ""
+    if target.kind == "contrast":
+        title, detail = "Contrast", f"why this and not {one_line(repr(target.versus), 60)}"
+    elif target.kind in ("text", "label"):
+        title, detail = "Target", "given, not written by the model"
+    if attribution.output.finish_reason == "length":
+        detail = "cut off at the longest output allowed (--max-tokens)"
+    if target.span is not None:
+        start, end = target.span
+        detail = f"explained: characters {start} to {end}, {one_line(repr(text[start:end]), 40)}"
+    yield Text()
+    yield heading(title, detail)
+    shown = harmless(text.strip()) or "(nothing)"
+    if len(shown) > _LONG:
+        shown = f"{shown[:_LONG]} [... {len(shown) - _LONG:,} characters ...]"
+    yield Padding(Text(shown), _INDENT)
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def _table_section(attribution: Attribution, view: View) -> Iterable[RenderableType]:
+    order = ranked(attribution)
+    shown = order if view.everything else order[: view.top]
+    more = len(order) - len(shown)
+    yield Text()
+    yield heading("Strongest units", f"{len(shown)} of {len(order)}" if more else "")
+    table = units_table(attribution, [index for _, index in shown], view)
+    yield Padding(table, _INDENT)
+    if hidden := len(attribution.results) - 1 - _n_further(table, attribution):
+        said = f"{plural(hidden, 'more metric')} did not fit: use a wider terminal or --json"
+        yield Padding(Text(said, style="dim"), _INDENT)
+
+
+def units_table(attribution: Attribution, indices: Sequence[int], view: View) -> Table:
+    """A table of units: score (with its standard error), bar, unit, further metrics that fit."""
+    scores = attribution.unit_scores
+    largest = strongest(scores.tolist())
+    digits = scale.digits_for(largest)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(Text(harmless(attribution.metric)), justify="right", no_wrap=True)
+    errors = attribution.standard_errors
+    if errors is not None:
+        table.add_column("std. error", justify="right", no_wrap=True)
+    wide = 12 if view.width >= 72 else 6
+    table.add_column("", no_wrap=True, width=wide)
+    table.add_column("unit", overflow="fold", min_width=12)
+    further = _further_metrics(attribution, view.width - wide - 20)
+    for result in further:
+        table.add_column(Text(harmless(result.metric)), justify="right", no_wrap=True)
+    names = _distinct_names(attribution)
+    for index in indices:
+        score = float(scores[index])
+        part = scale.share(score, largest)
+        cells = [Text(scale.number(score, digits))]
+        if errors is not None:
+            cells.append(Text(scale.number(float(errors[0, index]), digits).lstrip("+")))
+        bar = scale.bar(part, wide, unicode=view.unicode)
+        cells.append(Text(bar, style=scale.bar_style(part)))
+        cells.append(Text(names[index]))
+        for result in further:
+            other = result.scores[0]
+            places = scale.digits_for(strongest(other.tolist()))
+            cells.append(Text(scale.number(float(other[index]), places)))
+        table.add_row(*cells)
+    return table
+
+
+def _n_further(table: Table, attribution: Attribution) -> int:
+    return len(table.columns) - 3 - (attribution.standard_errors is not None)
+
+
+def _further_metrics(attribution: Attribution, width: int) -> list[MetricScores]:
+    """The metrics after the first whose columns fit into ``width``; the rest is in the JSON."""
+    left = width - len(attribution.metric) - (14 if attribution.standard_errors is not None else 2)
+    fitting = []
+    for result in attribution.results[1:]:
+        left -= len(result.metric) + 2
+        if left < 0:
+            break
+        fitting.append(result)
+    return fitting
+
+
+def _distinct_names(attribution: Attribution) -> list[str]:
+    """The units' names; those that occur several times are numbered."""
+    names = [one_line(unit.name, 48) for unit in attribution.units]
+    total: dict[str, int] = {}
+    for name in names:
+        total[name] = total.get(name, 0) + 1
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if total[name] == 1 else f"{name} ({seen[name]} of {total[name]})")
+    return result
+
+
+# --- the facts -------------------------------------------------------------------------------
+
+
+def _facts_section(attribution: Attribution) -> Iterable[RenderableType]:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1, overflow="fold")
+    for label, value in facts(attribution):
+        grid.add_row(label, Text(value))
+    yield Text()
+    yield grid
+
+
+def facts(attribution: Attribution) -> list[tuple[str, str]]:
+    """How it was measured and what it cost: label and sentence, harmless."""
+    how = attribution.provenance
+    units, method, strategy = (
+        _name(how.get(key)) for key in ("segmenter", "method", "perturbation")
+    )
+    steps = f"{plural(len(attribution.units), 'unit')} ({units}), {method} with {strategy}"
+    evidence = {
+        "score": "the output was scored with each changed prompt",
+        "complete": "the model answered each changed prompt",
+    }.get(str(how.get("evidence")), "")
+    rows = [
+        ("Model", one_line(str(how.get("backend", attribution.output.model or "unknown")))),
+        ("Measured", harmless(steps, keep_newlines=False)),
+    ]
+    if evidence:
+        rows.append(("Evidence", evidence))
+    rows.append(("Held fixed", _fixed(attribution)))
+    rows.append(("Spent", spending(attribution)))
+    return rows
+
+
+def _name(part: object) -> str:
+    """A part of the provenance as the command line writes it: ``fixed:text=...``."""
+    if not isinstance(part, Mapping):
+        return "unknown"
+    options = part.get("options") or {}
+    if not options:
+        return str(part.get("name", ""))
+    inner = ",".join(f"{key}={value}" for key, value in options.items())
+    return one_line(f"{part.get('name', '')}:{inner}", 60)
+
+
+def _fixed(attribution: Attribution) -> str:
+    prompt = attribution.prompt
+    if not prompt.fixed:
+        return "nothing"
+    by_reason: dict[str, list[FixedSpan]] = {}
+    for span in prompt.fixed:
+        by_reason.setdefault(span.reason, []).append(span)
+    said = []
+    for reason, spans in by_reason.items():
+        texts = [prompt.messages[s.message].text[s.start : s.end].strip() for s in spans]
+        quoted = [f'"{one_line(text, 24)}"' for text in dict.fromkeys(texts)]
+        shown = ", ".join(quoted[:6]) + (", ..." if len(quoted) > 6 else "")
+        kind = {"user": "part named by you", "role": "message"}.get(reason, reason)
+        said.append(f"{plural(len(spans), kind, _plural_kind(kind))} ({shown})")
+    return "; ".join(said)
+
+
+def _plural_kind(kind: str) -> str:
+    return {"part named by you": "parts named by you", "template text": "template texts"}.get(
+        kind, kind + "s"
+    )
+
+
+def spending(attribution: Attribution) -> str:
+    """Calls, cached answers, tokens and money, in words."""
+    calls = plural(attribution.calls, "model call")
+    cached = f" and {plural(attribution.cache_hits, 'answer')} from the cache"
+    usage = attribution.usage
+    tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} output tokens"
+    if attribution.cost is None:
+        money = "cost not known"
+    elif attribution.cost == 0:
+        money = "no cost"
+    else:
+        money = f"${attribution.cost:.4g}" if attribution.cost < 1 else f"${attribution.cost:,.2f}"
+    return f"{calls}{cached if attribution.cache_hits else ''}; {tokens}; {money}"
+
+
+def warnings_view(warnings: Sequence[str]) -> Iterable[RenderableType]:
+    """What a reader of the scores should know."""
+    if not warnings:
+        return
+    yield Text()
+    yield heading("Note" if len(warnings) == 1 else "Notes")
+    for warning in warnings:
+        yield Padding(Text(f"! {harmless(warning)}", style="yellow"), _INDENT)
+
+
+def hints(suggestions: Sequence[tuple[str, str]]) -> list[Text]:
+    """Lines that say what to try next: what for, and the command.
+
+    Print them with ``soft_wrap=True``: a command that the terminal wraps can still be copied whole.
+    """
+    lines = [Text(), heading("What to try next")]
+    for why, command in suggestions:
+        lines.append(Text(f"  {harmless(why)}", style="dim"))
+        lines.append(Text(f"    {harmless(command)}"))
+    return lines
