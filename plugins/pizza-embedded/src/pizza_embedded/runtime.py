@@ -8,11 +8,13 @@ log-probability is a natural logarithm of the model's own distribution (temperat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from pizza_embedded.network import Floats, Ints, Network
 from pizza_embedded.tokenizer import Tokenizer
@@ -29,6 +31,19 @@ Alternatives = tuple[tuple[int, float], ...]
 Segment = tuple[int, int, int] | None
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_BLAS = ThreadpoolController()
+
+
+def _one_thread(function: _Function) -> _Function:
+    """Run with one BLAS thread.
+
+    The matrices here are small: a BLAS that spreads them over all cores spends its time waiting
+    for its own threads, tens of times longer than the work takes when the machine is busy.
+    """
+    return cast("_Function", _BLAS.wrap(limits=1, user_api="blas")(function))
+
+
 class ContextTooLong(ValueError):
     """A sequence has more tokens than the model can read.
 
@@ -38,7 +53,9 @@ class ContextTooLong(ValueError):
     """
 
     def __init__(self, limit: int, got: int) -> None:
-        super().__init__(f"{got} tokens, the embedded model reads at most {limit}; shorten the text")
+        super().__init__(
+            f"{got} tokens, the embedded model reads at most {limit}; shorten the text"
+        )
         self.limit = limit
         self.got = got
 
@@ -137,6 +154,7 @@ class Runtime:
             segments.append(None)
         return ids, segments
 
+    @_one_thread
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -181,6 +199,7 @@ class Runtime:
                 )
         return [draft.result() for draft in drafts]
 
+    @_one_thread
     def score(
         self,
         pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
