@@ -12,15 +12,12 @@ from __future__ import annotations
 import struct
 import zlib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from pizza.completion import Completion, Usage
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _MAGIC = b"PZ1"
 _HEAD = struct.Struct("<3scII")
