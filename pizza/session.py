@@ -164,7 +164,7 @@ class Session:
         self._registry = await self._in_thread(
             Registry, self._plugin_choice, discover=self._discover
         )
-        cache = await self._open_cache()
+        cache = self._open_cache()
         self._backend = await self._open_backend(self._registry)
         self._stack.push_async_callback(self._backend.aclose)
         self._scheduler = await self._stack.enter_async_context(
@@ -178,7 +178,7 @@ class Session:
             )
         )
 
-    async def _open_cache(self) -> ResponseCache:
+    def _open_cache(self) -> ResponseCache:
         choice = self._cache_choice
         if isinstance(choice, ResponseCache):
             return choice
@@ -188,9 +188,9 @@ class Session:
 
             cache = MemoryCache()
         else:
-            from pizza.caches.sqlite import SQLiteCache
+            from pizza.caches.sqlite import SqliteCache
 
-            cache = await SQLiteCache.open(Path(choice))
+            cache = SqliteCache(choice)
         self._stack.push_async_callback(cache.aclose)
         return cache
 
