@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +21,53 @@ from pizza_embedded import world
 from pizza_embedded.runtime import WEIGHTS, Runtime
 from pizza_embedded.world import Example, Span
 
-README_PROMPT = (
-    "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?"
-)
-REPLACEMENTS = {"delete": None, "empty": "", "dots": "...", "underscore": "_"}
-_WORD = re.compile(r"\S+")
+README_PROMPT = "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?"
 
 
-def words(text: str, fixed: Sequence[Span] = ()) -> list[Span]:
-    """Return the spans of words, without punctuation at their ends and without ``fixed`` ones."""
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How a word is taken away.
+
+    Attributes:
+        text: What stands in its place; None takes the space before it out as well.
+        attached: Whether punctuation glued to the word goes with it.
+    """
+
+    text: str | None
+    attached: bool = True
+
+
+REMOVALS = {
+    "delete": Removal(None),
+    "fixed ''": Removal(""),
+    "fixed '...'": Removal("..."),
+    "fixed '_'": Removal("_"),
+    "delete, punctuation stays": Removal(None, attached=False),
+    "fixed '...', punctuation stays": Removal("...", attached=False),
+}
+
+
+def words(text: str, fixed: Sequence[Span] = (), *, attached: bool = True) -> list[Span]:
+    """Return the spans of the words of a text that are not in a ``fixed`` span."""
     found = []
-    for match in _WORD.finditer(text):
+    for match in re.finditer(r"\S+", text):
         start, end = match.span()
-        while start < end and not text[start].isalnum():
-            start += 1
-        while end > start and not text[end - 1].isalnum():
-            end -= 1
-        if end > start and not any(a < end and start < b for a, b in fixed):
+        if not attached:
+            while start < end and not text[start].isalnum():
+                start += 1
+            while end > start and not text[end - 1].isalnum():
+                end -= 1
+        if end > start and not overlaps((start, end), fixed):
             found.append((start, end))
     return found
 
 
-def without(text: str, span: Span, replacement: str | None) -> str:
-    """Return a text with one word replaced, or (None) taken out with the space before it."""
+def without(text: str, span: Span, removal: Removal) -> str:
+    """Return a text with one word taken away."""
     start, end = span
-    if replacement is not None:
-        return text[:start] + replacement + text[end:]
-    before, after = text[:start], text[end:]
-    if before.endswith(" "):
-        return before[:-1] + after
-    return before + after.removeprefix(" ")
+    if removal.text is not None:
+        return text[:start] + removal.text + text[end:]
+    return text[:start].rstrip() + text[end:]
 
 
 def encode(runtime: Runtime, style: str, text: str) -> list[int]:
@@ -79,14 +97,14 @@ def exact(runtime: Runtime, examples: Sequence[Example]) -> dict[str, float]:
 
 
 def drops(
-    runtime: Runtime, examples: Sequence[Example], replacement: str | None
+    runtime: Runtime, examples: Sequence[Example], removal: Removal
 ) -> list[tuple[list[Span], np.ndarray]]:
     """Return each example's words and how much the answer's log-probability falls without each."""
     pairs, spans = [], []
     for example in examples:
         target = runtime.tokenizer.encode(example.answer)
-        spans.append(words(example.text, example.scaffold_spans))
-        texts = [example.text, *(without(example.text, s, replacement) for s in spans[-1])]
+        spans.append(words(example.text, example.scaffold_spans, attached=removal.attached))
+        texts = [example.text, *(without(example.text, s, removal) for s in spans[-1])]
         pairs += [(encode(runtime, example.style, text), target) for text in texts]
     scores = [sum(value or 0.0 for value in s.logprobs) for s in runtime.score(pairs)]
     results, at = [], 0
@@ -103,13 +121,13 @@ def overlaps(span: Span, others: Iterable[Span]) -> bool:
 
 
 def occlusion(
-    runtime: Runtime, examples: Sequence[Example], replacement: str | None
+    runtime: Runtime, examples: Sequence[Example], removal: Removal
 ) -> dict[str, float]:
     """Return how often leave-one-out finds causal words (of examples answered correctly)."""
     first, value_first, value_third = [], [], []
     per_task: dict[str, list[bool]] = {}
     for example, (spans, effect) in zip(
-        examples, drops(runtime, examples, replacement), strict=True
+        examples, drops(runtime, examples, removal), strict=True
     ):
         order = [spans[index] for index in np.argsort(-effect, kind="stable")]
         causal = (*example.value_spans, *example.key_spans)
@@ -140,9 +158,9 @@ def evaluate(runtime: Runtime, n_exact: int, n_occlusion: int) -> dict[str, Any]
             for example, answer in zip(examples, answers(runtime, examples), strict=True)
             if answer == example.answer
         ][:n_occlusion]
-        for name, replacement in REPLACEMENTS.items():
+        for name, removal in REMOVALS.items():
             if right:
-                figures["occlusion"][f"{style}/{name}"] = occlusion(runtime, right, replacement)
+                figures["occlusion"][f"{style}/{name}"] = occlusion(runtime, right, removal)
     ids = encode(runtime, "chat", README_PROMPT)
     (answer,) = runtime.generate([ids], max_new_tokens=8)
     figures["readme_answer"] = runtime.tokenizer.decode(answer.token_ids)

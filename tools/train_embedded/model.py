@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     "hidden_act": "silu",
     "max_position_embeddings": 1024,
     "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
+    "rope_theta": 1000000.0,
     "tie_word_embeddings": True,
     "attention_bias": False,
     "mlp_bias": False,

@@ -144,7 +144,8 @@ class RowMaker:
             lost = {place for place in places if rng.random() < share}
         mask = rng.choice(MASKS)
         delete = rng.random() < 0.5
-        keep_punctuation = rng.random() < 0.7
+        keep_punctuation = rng.random() < 0.4
+        keep_margin = rng.random() < 0.5
         result = []
         for part, words in enumerate(parts):
             kept: list[Word] = []
@@ -154,6 +155,9 @@ class RowMaker:
                     kept.append(word)
                 elif not delete:
                     kept.append(Word(mask, "", word.before, after))
+                elif keep_margin and not kept and part == 0:
+                    # The space behind a deleted first word stays.
+                    kept.append(Word("", before=""))
                 elif kept and after:
                     kept[-1] = replace(kept[-1], after=kept[-1].after + after)
             result.append(kept)

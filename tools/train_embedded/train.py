@@ -19,6 +19,7 @@ import torch
 from fit_tokenizer import fit
 from model import CONFIG, Muon, Network
 from rows import CONTEXT_WEIGHT, Mix, Row, RowMaker
+from start import start
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,7 +38,7 @@ class MixAt:
     def now(self) -> Mix:
         """Return the shares for now: copying and small documents come first."""
         if self.done < self.easy:
-            return Mix(drills=0.4, damaged=0.15, long=0.0, two_facts=True)
+            return Mix(drills=0.15, damaged=0.15, long=0.0, two_facts=True)
         return Mix(drills=0.08, long=0.0 if self.done < 0.4 else 0.01)
 
 
@@ -124,6 +125,7 @@ def main() -> None:
     network = Network(
         CONFIG | {"num_hidden_layers": options.layers, "intermediate_size": options.inner}
     )
+    start(network)
     muon = Muon(network.matrices(), momentum=0.95, decay=0.05)
     adam = torch.optim.AdamW(
         network.others(), lr=options.adam_rate, betas=(0.9, 0.98), weight_decay=0.0
