@@ -28,8 +28,12 @@ _PROBE_S = 5.0
 _LONGEST_PAUSE_S = 60.0
 """A minute refills every per-minute quota; servers were seen to ask for half an hour."""
 _JITTER_S = 0.05
-_CALM_S = 5.0
+_CALM_S = 1.0
 """Seconds without a refusal after which a rate that was slowed down is raised again."""
+_APART_S = 20.0
+"""Refusals further apart than this do not mean that the rate that the user told is too high."""
+_OVERTAKE_S = 0.1
+"""Requests sent within this time may arrive in another order."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +48,7 @@ class Permit:
     mark_tokens: float
     promised: bool
     epoch: int
+    number: int = 0
 
 
 class _Waiter:
@@ -74,10 +79,12 @@ class Limiter:
         self._slots = limits.max_concurrency
         self.requests = Quota(limits.requests_per_minute, limits.burst_s, now)
         self.tokens = Quota(limits.tokens_per_minute, limits.burst_s, now)
+        self.told = self.requests.told or self.tokens.told
         self.in_flight = 0
         self._queue: list[tuple[int, int, _Waiter]] = []
         self._order = 0
         self._tickets = 0
+        self._sendings = 0
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._answered = False
@@ -88,6 +95,8 @@ class Limiter:
         self._refusals = 0
         self._refused_at = now
         self._sped_up_at = now
+        self._sent: dict[int, Permit] = {}
+        """Attempts under way, in the order of sending."""
         self._first_sent_at: float | None = None
         self._successes = 0
         self._closed: PizzaError | None = None
@@ -178,9 +187,13 @@ class Limiter:
         promised = self.requests.announced and self.requests.room() >= cost + 2
         self.requests.take(cost)
         self.tokens.take(tokens)
-        return Permit(
+        permit = Permit(
             ticket, cost, tokens, now, self.requests.sent, self.tokens.sent, promised, self._epoch
         )
+        self._sendings += 1
+        permit.number = self._sendings
+        self._sent[permit.number] = permit
+        return permit
 
     def _call_at(self, when: float, now: float) -> None:
         if self._timer is not None:
@@ -198,7 +211,7 @@ class Limiter:
 
     def give_back(self, permit: Permit) -> None:
         """The attempt was never sent."""
-        self.in_flight -= 1
+        self._forget(permit)
         self.requests.give_back(permit.cost, sent=False)
         self.tokens.give_back(permit.tokens, sent=False)
         self.admit()
@@ -219,7 +232,7 @@ class Limiter:
             tokens_used: The real cost; ``None`` = as reserved.
             answered: Whether the server said anything at all.
         """
-        self.in_flight -= 1
+        self._forget(permit)
         if tokens_used is not None and tokens_used != permit.tokens:
             if tokens_used < permit.tokens:
                 self.tokens.give_back(permit.tokens - tokens_used, sent=True)
@@ -231,20 +244,30 @@ class Limiter:
             self._answered = True
             self._successes += 1
             self._refusals = 0
-            now = self._clock.now()
-            calm_since = max(self._refused_at, self._sped_up_at)
-            if self._epoch and now - calm_since >= _CALM_S:
-                self._sped_up_at = now
-                self.requests.speed_up(now, 1.05)
+            if self._epoch and self._queue:
+                self._speed_up()
         if self._queue:
             self.admit()
+
+    def _forget(self, permit: Permit) -> None:
+        self.in_flight -= 1
+        del self._sent[permit.number]
+
+    def _speed_up(self) -> None:
+        """After a refusal and a calm, and only while somebody waits: go faster again."""
+        now = self._clock.now()
+        since = max(self._refused_at + _CALM_S, self._sped_up_at)
+        if now - since >= 0.1:
+            self._sped_up_at = now
+            self.requests.speed_up(now, now - since)
+            self.tokens.speed_up(now, now - since)
 
     def refuse(
         self, permit: Permit, *, retry_after_s: float | None, rate: RateStatus | None
     ) -> None:
         """The server said 429: everybody waits."""
         now = self._clock.now()
-        self.in_flight -= 1
+        self._forget(permit)
         self._answered = True
         if rate is not None:
             self._observe(permit, rate)
@@ -252,7 +275,7 @@ class Limiter:
         if first:
             self._epoch += 1
             self._refusals += 1
-            self._learn_from_refusal(permit, now, informed=retry_after_s is not None)
+            self._learn_from_refusal(permit, now)
         self.requests.punish(now)
         self.tokens.punish(now)
         self._refused_at = now
@@ -260,15 +283,23 @@ class Limiter:
         self._paused_until = max(self._paused_until, now + wait)
         self.admit()
 
-    def _learn_from_refusal(self, permit: Permit, now: float, *, informed: bool) -> None:
+    def _learn_from_refusal(self, permit: Permit, now: float) -> None:
         if permit.promised:
             self.requests.distrust(now)
+            self.tokens.distrust(now)
+        apart = now - self._refused_at > _APART_S
         if self.requests.server is None and self.tokens.server is None:
             # The server said no limit and the user told none: start from what it let pass.
             elapsed = max(1.0, now - (self._first_sent_at or now))
-            self.requests.guess(0.7 * self._successes / elapsed, now)
-        elif self._refusals > 1 or not informed:
-            self.requests.slow_down(now, 0.8 if self._refusals == 1 else 0.6)
+            self.requests.guess(self._successes / elapsed, now)
+        elif self._refusals > 1:
+            self._slow_down(now, 0.5)
+        elif not (apart and self.told):
+            self._slow_down(now, 0.85)
+
+    def _slow_down(self, now: float, factor: float) -> None:
+        self.requests.slow_down(now, factor)
+        self.tokens.slow_down(now, factor)
 
     def _pause(self, retry_after_s: float | None, rate: RateStatus | None) -> float:
         if retry_after_s is not None and retry_after_s >= 0:
@@ -280,12 +311,14 @@ class Limiter:
 
     def _observe(self, permit: Permit, rate: RateStatus) -> None:
         now = self._clock.now()
+        requests, tokens = self._on_the_way(permit)
         self.requests.observe(
             limit=rate.limit_requests,
             remaining=rate.remaining_requests,
             reset_s=rate.reset_requests_s,
             cost=permit.cost,
             mark=permit.mark_requests,
+            on_the_way=requests,
             sent_at=permit.sent_at,
             now=now,
         )
@@ -295,9 +328,21 @@ class Limiter:
             reset_s=rate.reset_tokens_s,
             cost=permit.tokens,
             mark=permit.mark_tokens,
+            on_the_way=tokens,
             sent_at=permit.sent_at,
             now=now,
         )
+
+    def _on_the_way(self, permit: Permit) -> tuple[float, float]:
+        """Requests and tokens sent just before this attempt that are not answered yet."""
+        requests = tokens = 0.0
+        for number, other in self._sent.items():
+            if number > permit.number:
+                break
+            if other.sent_at >= permit.sent_at - _OVERTAKE_S:
+                requests += other.cost
+                tokens += other.tokens
+        return requests, tokens
 
     # --- giving up ----------------------------------------------------------------------------
 

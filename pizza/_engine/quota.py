@@ -20,6 +20,7 @@ _ROUNDING_S = 1.2
 _CONFIRM_S = 1.5
 """Two announcements this far apart tell a fixed window from a server that always says "60 s"."""
 _HALVE_EVERY_S = 5.0
+_SLOWEST = 1 / 60
 _DISTRUST_S = 300.0
 
 
@@ -82,7 +83,7 @@ class Quota:
         self._suspected: tuple[float, float] | None = None
         self._distrusted_until = -math.inf
         self._halved_at = -math.inf
-        self._slowed_at = -math.inf
+        self._ceiling = math.inf
 
     # --- taking -------------------------------------------------------------------------------
 
@@ -92,12 +93,12 @@ class Quota:
         if self.user is not None:
             longest = self.user.wait(cost, 0.0, now)
         if (server := self.server) is not None:
-            if self.window:
-                self._roll(server, now)
+            until = self._fixed_until(server, now)
+            if until > now:
+                # Nothing refills before then.
                 server.at = now
-                if server.level < min(cost, server.capacity):
-                    return max(longest, self.window_end - now)
-                return longest
+                enough = server.level >= min(cost, server.capacity)
+                return longest if enough else max(longest, until - now)
             slack = min(0.1 * server.capacity, _SLACK_S * server.rate)
             longest = max(longest, server.wait(cost, slack, now))
         return longest
@@ -144,6 +145,7 @@ class Quota:
         reset_s: float | None,
         cost: float,
         mark: float,
+        on_the_way: float,
         sent_at: float,
         now: float,
     ) -> None:
@@ -155,6 +157,8 @@ class Quota:
             reset_s: Seconds until the quota is full again.
             cost: What this request was charged.
             mark: `sent` right after this request was taken.
+            on_the_way: What was sent just before it and is not answered: the server may have
+                charged this request first.
             sent_at: When it was sent.
             now: The clock.
         """
@@ -168,8 +172,8 @@ class Quota:
         if reset_s is not None and not self._place_in_window(limit, remaining, reset_s, now):
             return
         # What the server said is older than what was sent since, and it has refilled since.
-        level = remaining - (self.sent - mark)
-        if not self.window:
+        level = remaining - (self.sent - mark) - on_the_way
+        if self._fixed_until(server, now) <= now:
             level += server.rate * (now - sent_at)
         server.refill(now)
         if trusted:
@@ -221,11 +225,15 @@ class Quota:
             self.window, self.window_end = True, min(end, expected)
         return True
 
-    def _roll(self, server: Bucket, now: float) -> None:
-        """Start the next window when this one has ended."""
-        if now >= self.window_end:
-            server.level = server.capacity
-            self.window_end += 60 * (1 + math.floor((now - self.window_end) / 60))
+    def _fixed_until(self, server: Bucket, now: float) -> float:
+        """When the level changes next by itself, if it does not refill all the time; else 0."""
+        if self.window:
+            if now >= self.window_end:
+                server.level = server.capacity
+                self.window_end += 60 * (1 + math.floor((now - self.window_end) / 60))
+            return self.window_end
+        # Not known yet: wait and see costs two seconds, guessing wrong costs refusals.
+        return 0.0 if self._suspected is None else self._suspected[0] + _CONFIRM_S
 
     # --- after a 429 --------------------------------------------------------------------------
 
@@ -238,27 +246,49 @@ class Quota:
         server.level = min(server.level, 0.0)
         if now - self._halved_at >= _HALVE_EVERY_S:
             self._halved_at = now
-            server.capacity = max(1.0, server.capacity / 2)
+            server.capacity = max(_smallest(server.rate), server.capacity / 2)
 
     def distrust(self, now: float) -> None:
         """The server refused although it had promised room: believe no promise for a while."""
+        if not self.announced:
+            return
         self._distrusted_until = now + _DISTRUST_S
+        self.announced = self.window = False
+        self.server = None
+        if self.user is not None:
+            rate = self.user.rate
+            self.server = Bucket(rate, _smallest(rate), now, level=0.0)
 
     def guess(self, rate: float, now: float) -> None:
-        """Nobody said how fast: use a rate that was seen to work."""
-        self.server = Bucket(max(rate, 1 / 60), max(1.0, rate), now, level=0.0)
+        """Nobody said how fast: start from a rate that was seen to work."""
+        rate = max(rate, _SLOWEST)
+        self.server = Bucket(rate, _smallest(rate), now, level=0.0)
+        self._ceiling = math.inf
 
     def slow_down(self, now: float, factor: float) -> None:
         """The rate itself was too high."""
-        if self.server is not None:
-            self.server.refill(now)
-            self._slowed_at = now
-            self.server.rate = max(self.server.rate * factor, 1 / 60)
+        if (server := self.server) is not None:
+            server.refill(now)
+            self._ceiling = server.rate
+            server.rate = max(server.rate * factor, _SLOWEST)
 
-    def speed_up(self, now: float, factor: float) -> None:
-        """No refusal for a while: try a little more, never more than the user allows."""
-        if self.server is None or (self.announced and now >= self._distrusted_until):
+    def speed_up(self, now: float, seconds: float) -> None:
+        """No refusal for so many seconds: go faster, never faster than the user allows.
+
+        Doubles every second far below the rate that was refused last, and feels its way near it.
+        """
+        server = self.server
+        if server is None or (self.announced and now >= self._distrusted_until):
             return
-        self.server.refill(now)
-        rate = self.server.rate * factor
-        self.server.rate = min(rate, self.user.rate) if self.user is not None else rate
+        server.refill(now)
+        growth = 2.0 if server.rate < 0.8 * self._ceiling else 1.02
+        rate = server.rate * growth ** min(seconds, 1.0)
+        if self.user is not None:
+            rate = min(rate, self.user.rate)
+        server.rate = rate
+        server.capacity = max(server.capacity, _smallest(rate))
+
+
+def _smallest(rate: float) -> float:
+    """One request, and what accrues while a timer is late."""
+    return 1.0 + _SLACK_S * rate

@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for a model server, light enough never to be the bottleneck.
+
+It speaks just enough HTTP/1.1 for ``POST .../chat/completions`` on a raw asyncio protocol and
+answers with a prepared body. Latency and faults depend on a checksum of the request's body (and
+on how often that body was seen), so they are the same for every client that is compared.
+
+``python benchmarks/loopback.py --rule bucket-10 --requests-per-minute 600`` prints its port.
+``GET /stats`` gives what it counted, as JSON.
+
+The rules are plain objects that are told the time, and are used by the tests without a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import random
+import re
+import signal
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+RULES = ("none", "full-minute", "bucket-10", "bucket-10-costly", "window")
+
+# --- limits ------------------------------------------------------------------------------------
+
+
+class Bucket:
+    """Refills continuously; a refusal may cost quota as well."""
+
+    def __init__(self, per_minute: float, capacity: float, *, costly: bool = False) -> None:
+        self.limit = per_minute
+        self.rate = per_minute / 60
+        self.capacity = capacity
+        self.costly = costly
+        self.level = capacity
+        self.at: float | None = None
+
+    def refill(self, now: float) -> None:
+        """Bring the level up to date."""
+        if self.at is not None:
+            self.level = min(self.capacity, self.level + (now - self.at) * self.rate)
+        self.at = now
+
+    def has(self, cost: float, now: float) -> bool:
+        """Whether ``cost`` could be taken now."""
+        self.refill(now)
+        return self.level >= min(cost, self.capacity) - 1e-9
+
+    def take(self, cost: float, now: float) -> None:
+        """Take it."""
+        self.refill(now)
+        self.level -= cost
+
+    def refuse(self, cost: float) -> None:
+        """It was asked for and not given."""
+        if self.costly:
+            self.level = max(-self.capacity, self.level - min(cost, 1.0))
+
+    def remaining(self, now: float) -> float:
+        """What is left, rounded down as servers do."""
+        self.refill(now)
+        return max(0.0, math.floor(self.level))
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until it is full."""
+        self.refill(now)
+        return (self.capacity - self.level) / self.rate
+
+    def wait_s(self, cost: float, now: float) -> float:
+        """Seconds until ``cost`` may be asked for again."""
+        self.refill(now)
+        return max(0.0, min(cost, self.capacity) - self.level) / self.rate
+
+
+class Window:
+    """So many per window of 60 s; windows follow one another from the first request on."""
+
+    def __init__(self, per_minute: float) -> None:
+        self.limit = per_minute
+        self.capacity = per_minute
+        self.used = 0.0
+        self.end: float | None = None
+
+    def roll(self, now: float) -> float:
+        """The end of the current window."""
+        if self.end is None:
+            self.end = now + 60
+        while now >= self.end:
+            self.used = 0.0
+            self.end += 60
+        return self.end
+
+    def has(self, cost: float, now: float) -> bool:
+        """Whether ``cost`` could be taken now."""
+        self.roll(now)
+        return self.used + min(cost, self.limit) <= self.limit
+
+    def take(self, cost: float, now: float) -> None:
+        """Take it."""
+        self.roll(now)
+        self.used += cost
+
+    def refuse(self, cost: float) -> None:
+        """Refusals cost nothing here."""
+
+    def remaining(self, now: float) -> float:
+        """What is left."""
+        self.roll(now)
+        return max(0.0, self.limit - self.used)
+
+    def reset_s(self, now: float) -> float:
+        """Seconds until the window ends."""
+        return self.roll(now) - now
+
+    def wait_s(self, cost: float, now: float) -> float:
+        """Seconds until ``cost`` may be asked for again."""
+        return self.reset_s(now)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rule says to one request, with what it announces."""
+
+    admitted: bool
+    limit_requests: float | None
+    remaining_requests: float | None
+    reset_requests_s: float | None
+    limit_tokens: float | None
+    remaining_tokens: float | None
+    reset_tokens_s: float | None
+    retry_after_s: float
+
+
+class Rule:
+    """A limit on requests, one on tokens, or both; a request passes both or neither."""
+
+    def __init__(self, requests: Bucket | Window | None, tokens: Bucket | None = None) -> None:
+        self.requests = requests
+        self.tokens = tokens
+
+    def ask(self, tokens: float, now: float) -> Verdict:
+        """Admit or refuse one request of so many tokens."""
+        parts = [(p, c) for p, c in ((self.requests, 1.0), (self.tokens, tokens)) if p is not None]
+        admitted = all(part.has(cost, now) for part, cost in parts)
+        wait = 0.0
+        for part, cost in parts:
+            if admitted:
+                part.take(cost, now)
+            else:
+                wait = max(wait, part.wait_s(cost, now))
+                part.refuse(cost)
+        r, t = self.requests, self.tokens
+        return Verdict(
+            admitted,
+            r.limit if r else None,
+            r.remaining(now) if r else None,
+            r.reset_s(now) if r else None,
+            t.limit if t else None,
+            t.remaining(now) if t else None,
+            t.reset_s(now) if t else None,
+            wait,
+        )
+
+
+def make_rule(name: str, rpm: float | None, tpm: float | None, tpm_burst: float | None) -> Rule:
+    """The rule of a server kind."""
+    requests: Bucket | Window | None = None
+    if rpm is not None and name != "none":
+        requests = {
+            "full-minute": lambda: Bucket(rpm, rpm),
+            "bucket-10": lambda: Bucket(rpm, 10),
+            "bucket-10-costly": lambda: Bucket(rpm, 10, costly=True),
+            "window": lambda: Window(rpm),
+        }[name]()
+    return Rule(requests, Bucket(tpm, tpm_burst or tpm) if tpm else None)
+
+
+def best_s(name: str, rpm: float, n: int) -> float:
+    """Seconds from the first to the last of ``n`` admissions when every one is used at once."""
+    if name == "window":
+        return 60.0 * ((n - 1) // rpm)
+    capacity = rpm if name == "full-minute" else 10.0
+    return max(0.0, (n - capacity) / (rpm / 60))
+
+
+# --- bodies and headers ------------------------------------------------------------------------
+
+
+def body(size: str = "large", tokens: int = 16, seed: int = 0) -> bytes:
+    """A chat completion: small (no alternatives), compact (20 of them) or large (indented)."""
+    rng = random.Random(seed)
+    words = ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "at"]
+    content = []
+    for _ in range(tokens):
+        ranked = sorted((-rng.expovariate(0.2) for _ in range(20)), reverse=True)
+        top = [_token(" " + rng.choice(words), p) for i, p in enumerate(ranked)]
+        content.append({**top[0], "top_logprobs": [] if size == "small" else top})
+    answer = {
+        "id": "chatcmpl-loopback",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "loopback",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "".join(str(c["token"]) for c in content),
+                    "refusal": None,
+                },
+                "logprobs": {"content": content, "refusal": None},
+                "finish_reason": "length",
+            }
+        ],
+        "usage": {"prompt_tokens": 50, "completion_tokens": tokens, "total_tokens": 50 + tokens},
+        "system_fingerprint": "fp_loopback",
+    }
+    if size == "large":
+        return json.dumps(answer, indent=2).encode()
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+def _token(text: str, logprob: float) -> dict[str, object]:
+    return {"token": text, "logprob": round(logprob, 8), "bytes": list(text.encode())}
+
+
+def duration(seconds: float) -> str:
+    """A time as OpenAI writes it: ``12ms``, ``1.5s``, ``6m0s``."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}m{rest:.3f}s" if minutes else f"{rest:.3f}s"
+
+
+# --- the server --------------------------------------------------------------------------------
+
+
+@dataclass
+class Settings:
+    """What the server does."""
+
+    rule: Rule = field(default_factory=lambda: Rule(None))
+    latency_s: float = 0.0
+    sigma: float = 0.0
+    headers: bool = True
+    retry_after: bool = True
+    key: str = ""
+    faults: dict[str, float] = field(default_factory=dict)
+    slow_s: float = 10.0
+    body: bytes = field(default_factory=body)
+
+
+@dataclass
+class Stats:
+    """What the server saw."""
+
+    requests: int = 0
+    admitted: int = 0
+    refused: int = 0
+    unauthorized: int = 0
+    faults: int = 0
+    connections: int = 0
+    in_flight: int = 0
+    max_in_flight: int = 0
+    tokens: float = 0.0
+    first: float | None = None
+    last_admitted: float | None = None
+    last_sent: float | None = None
+    seen: Counter[int] = field(default_factory=Counter)
+    delivered: Counter[int] = field(default_factory=Counter)
+
+    def summary(self) -> dict[str, object]:
+        """As plain JSON values; times are seconds since the first request."""
+        first = self.first or 0.0
+        plain: dict[str, object] = {
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("seen", "delivered", "first", "last_admitted", "last_sent")
+        }
+        plain["admitted_s"] = (self.last_admitted or first) - first
+        plain["sent_s"] = (self.last_sent or first) - first
+        plain["distinct"] = len(self.seen)
+        plain["delivered"] = sum(self.delivered.values())
+        plain["paid_twice"] = sum(n > 1 for n in self.delivered.values())
+        usage = time.process_time()
+        plain["server_cpu_s"] = usage
+        return plain
+
+
+def latency(checksum: int, median: float, sigma: float) -> float:
+    """The latency of the request with this checksum, log-normal."""
+    if not sigma:
+        return median
+    return median * math.exp(random.Random(checksum).gauss(0.0, sigma))
+
+
+class Server(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, settings: Settings, stats: Stats) -> None:
+        self.settings = settings
+        self.stats = stats
+        self.data = b""
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        self.transport = transport  # type: ignore[assignment]
+        self.stats.connections += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A client went away."""
+        self.transport = None
+        self.stats.connections -= 1
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request, or more than one."""
+        self.data += data
+        while True:
+            head, separator, rest = self.data.partition(b"\r\n\r\n")
+            if not separator:
+                return
+            match = re.search(rb"(?i)content-length: *(\d+)", head)
+            length = int(match.group(1)) if match else 0
+            if len(rest) < length:
+                return
+            self.data = rest[length:]
+            self._request(head, rest[:length])
+
+    def _request(self, head: bytes, content: bytes) -> None:
+        if head.startswith(b"GET /stats"):
+            self._write(200, json.dumps(self.stats.summary()).encode())
+            return
+        settings, stats = self.settings, self.stats
+        now = time.monotonic()
+        stats.requests += 1
+        stats.first = stats.first or now
+        checksum = zlib.crc32(content)
+        if settings.key and f"Bearer {settings.key}".encode() not in head:
+            stats.unauthorized += 1
+            self._write(401, b'{"error": {"message": "wrong key", "code": "invalid_api_key"}}')
+            return
+        cost = 0.0
+        if settings.rule.tokens is not None:
+            asked = json.loads(content)
+            text = sum(len(m["content"]) for m in asked["messages"])
+            cost = text // 4 + (asked.get("max_tokens") or asked.get("max_completion_tokens") or 0)
+        verdict = settings.rule.ask(cost, now)
+        if not verdict.admitted:
+            stats.refused += 1
+            text = b'{"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}'
+            self._write(429, text, self._headers(verdict))
+            return
+        stats.admitted += 1
+        stats.tokens += cost
+        stats.last_admitted = now
+        stats.in_flight += 1
+        stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
+        seen = stats.seen[checksum]
+        stats.seen[checksum] += 1
+        fault = self._fault(checksum + 7919 * seen)
+        wait = latency(checksum, settings.latency_s, settings.sigma)
+        if fault == "slow":
+            wait += settings.slow_s
+        done = lambda: self._answer(checksum, fault, self._headers(verdict))  # noqa: E731
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, done)
+        else:
+            done()
+
+    def _fault(self, checksum: int) -> str:
+        at = random.Random(checksum).random()
+        for name, share in self.settings.faults.items():
+            if at < share:
+                return name
+            at -= share
+        return ""
+
+    def _answer(self, checksum: int, fault: str, headers: bytes) -> None:
+        stats, text = self.stats, self.settings.body
+        stats.in_flight -= 1
+        stats.last_sent = time.monotonic()
+        stats.faults += bool(fault)
+        if self.transport is None:
+            return
+        if fault == "error":
+            self._write(500, b'{"error": {"message": "server error"}}', headers)
+        elif fault == "drop":
+            self.transport.close()
+        elif fault == "malformed":
+            self._write(200, text[: len(text) // 2] + b"}{", headers)
+        elif fault == "truncated":
+            self._write(200, text, headers, cut=len(text) // 3)
+        else:
+            stats.delivered[checksum] += 1
+            self._write(200, text, headers)
+
+    def _headers(self, verdict: Verdict) -> bytes:
+        parts = []
+        if self.settings.headers:
+            for kind, limit, remaining, reset in (
+                ("requests", verdict.limit_requests, verdict.remaining_requests,
+                 verdict.reset_requests_s),
+                ("tokens", verdict.limit_tokens, verdict.remaining_tokens, verdict.reset_tokens_s),
+            ):  # fmt: skip
+                if limit is not None and remaining is not None and reset is not None:
+                    parts.append(
+                        f"x-ratelimit-limit-{kind}: {limit:.0f}\r\n"
+                        f"x-ratelimit-remaining-{kind}: {remaining:.0f}\r\n"
+                        f"x-ratelimit-reset-{kind}: {duration(reset)}\r\n"
+                    )
+        if self.settings.retry_after and not verdict.admitted:
+            wait = verdict.retry_after_s
+            parts.append(
+                f"retry-after-ms: {math.ceil(wait * 1000)}\r\nretry-after: {math.ceil(wait)}\r\n"
+            )
+        return "".join(parts).encode()
+
+    def _write(self, status: int, text: bytes, headers: bytes = b"", cut: int = 0) -> None:
+        if self.transport is None:
+            return
+        head = (
+            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(text)}\r\n"
+        ).encode()
+        self.transport.write(head + headers + b"\r\n" + (text[:cut] if cut else text))
+        if cut:
+            self.transport.close()
+
+
+async def serve(settings: Settings, port: int = 0) -> tuple[asyncio.Server, int, Stats]:
+    """Start on loopback; returns the server, its port and what it counts."""
+    stats = Stats()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Server(settings, stats), "127.0.0.1", port, backlog=4096
+    )
+    return server, server.sockets[0].getsockname()[1], stats
+
+
+async def _main(options: argparse.Namespace, announce: Callable[[str], None]) -> None:
+    faults = dict(part.split("=") for part in options.faults.split(",") if part)
+    settings = Settings(
+        rule=make_rule(
+            options.rule,
+            options.requests_per_minute,
+            options.tokens_per_minute,
+            options.tokens_burst,
+        ),
+        latency_s=options.latency,
+        sigma=options.sigma,
+        headers=not options.no_headers,
+        retry_after=not options.no_retry_after,
+        key=options.key,
+        faults={name: float(share) for name, share in faults.items()},
+        slow_s=options.slow,
+        body=body(options.body),
+    )
+    server, port, _ = await serve(settings, options.port)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    announce(f"{port}\n")
+    async with server:
+        await stop.wait()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description="stand-in model server")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--rule", choices=RULES, default="none")
+    parser.add_argument("--requests-per-minute", type=float)
+    parser.add_argument("--tokens-per-minute", type=float)
+    parser.add_argument("--tokens-burst", type=float)
+    parser.add_argument("--latency", type=float, default=0.0, help="median, seconds")
+    parser.add_argument("--sigma", type=float, default=0.0, help="of the log-normal latency")
+    parser.add_argument("--no-headers", action="store_true")
+    parser.add_argument("--no-retry-after", action="store_true")
+    parser.add_argument("--key", default="", help="the only key that is accepted")
+    parser.add_argument("--faults", default="", help="error=0.01,drop=0.01,slow=0.01,...")
+    parser.add_argument("--slow", type=float, default=10.0, help="seconds that 'slow' adds")
+    parser.add_argument("--body", choices=("small", "compact", "large"), default="large")
+
+    def announce(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    asyncio.run(_main(parser.parse_args(), announce))
+
+
+if __name__ == "__main__":
+    main()
