@@ -213,7 +213,7 @@ async def _segment(context: _Context, resources: Resources) -> tuple[Unit, ...]:
 
 
 def _check_budget(context: _Context, n_units: int) -> None:
-    allowed = context.budget.max_calls
+    allowed = _calls_left(context)
     if allowed is None:
         return
     method = context.job.method
@@ -222,12 +222,18 @@ def _check_budget(context: _Context, n_units: int) -> None:
     needed = least * _questions_per_coalition(context) + references
     if needed > allowed:
         raise BudgetTooSmallError(
-            f"{method.name!r} needs at least {needed} calls for {n_units} units ({references} of "
-            f"them for the reference) and the budget allows {allowed}. Raise max_calls, use larger "
-            "units (sentence, paragraph), or the method 'hierarchical'.",
+            f"{method.name!r} needs at least {needed} calls for {n_units} units ({references} "
+            f"of them for the reference) and the budget has {allowed} left. Raise max_calls, use "
+            "larger units (sentence, paragraph), or the method 'hierarchical'.",
             needed=needed,
             allowed=allowed,
         )
+
+
+def _calls_left(context: _Context) -> int | None:
+    """Calls that the session's budget still has, or ``None`` without a cap."""
+    cap = context.budget.max_calls
+    return None if cap is None else max(0, cap - context.scheduler.statistics.calls)
 
 
 def _questions_per_coalition(context: _Context) -> int:
@@ -362,17 +368,14 @@ async def _score(
     from pizza.segmenters.groups import groups
 
     job = context.job
-    left = context.budget.max_calls
-    if left is not None:
-        left = max(0, left - context.scheduler.statistics.calls)
-        left //= _questions_per_coalition(context)
+    left = _calls_left(context)
     game = Game(
         n_units=len(units),
         n_columns=len(context.metrics) * (1 + n_tokens),
         groups=frozen_array(groups(job.prompt, units), dtype=np.int64),
         lengths=frozen_array([len(u.text) for u in units], dtype=np.int64),
         seed=job.seed,
-        max_calls=left,
+        max_calls=None if left is None else left // _questions_per_coalition(context),
     )
     scores = await drive(job.method.value.plan(game), measurement, len(units), job.method.name)
     expected = (game.n_columns, game.n_units)
