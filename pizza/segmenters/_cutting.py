@@ -77,26 +77,30 @@ def require_units(units: list[Unit], prompt: Prompt, *, who: str) -> list[Unit]:
     return units
 
 
-def trim(text: str, start: int, end: int) -> Span:
-    """The span without the white space at its two ends; empty when there is nothing else."""
+def trim(text: str, start: int, end: int, lowest: int | None = None) -> Span:
+    """The span without the white space at its two ends; empty when there is nothing else.
+
+    A combining mark after a blank is drawn on the blank, and the two are one grapheme: then the
+    span starts with that blank, unless it lies before ``lowest`` (``start`` by default).
+    """
+    first = start if lowest is None else lowest
     piece = text[start:end]
     kept = piece.lstrip()
     start = end - len(kept)
-    return start, start + len(kept.rstrip())
+    end = start + len(kept.rstrip())
+    if first < start < end and text[start] >= "\u0300":
+        lead = _GRAPHEME.match(text, start - 1, start + 1)
+        start -= int(lead.end() > start)
+    return start, end
 
 
 def _trimmed(text: str, spans: Iterable[tuple[int, int, int]]) -> Iterator[Span]:
     at = 0
     for first, last, lowest in spans:
-        start, end = trim(text, first, last)
-        if start == end:
-            continue
-        # A combining mark after a blank is drawn on the blank: the two are one grapheme.
-        if start > max(lowest, at) and text[start] >= "\u0300":
-            lead = _GRAPHEME.match(text, start - 1, start + 1)
-            start -= int(lead.end() > start)
-        yield start, end
-        at = end
+        start, end = trim(text, first, last, max(lowest, at))
+        if start < end:
+            yield start, end
+            at = end
 
 
 def _intersection(spans: Iterable[Span], free: Sequence[Span]) -> Iterator[tuple[int, int, int]]:

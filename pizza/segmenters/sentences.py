@@ -71,7 +71,7 @@ def sentence_spans(text: str) -> Iterator[Span]:
             if stop > at:
                 yield at, stop
                 at = stop
-        if at < end:
+        if at < end and not text[at:end].isspace():
             yield at, end
 
 
