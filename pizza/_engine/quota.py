@@ -233,7 +233,12 @@ class Quota:
                 self.window_end += 60 * (1 + math.floor((now - self.window_end) / 60))
             return self.window_end
         # Not known yet: wait and see costs two seconds, guessing wrong costs refusals.
-        return 0.0 if self._suspected is None else self._suspected[0] + _CONFIRM_S
+        if self._suspected is None:
+            return 0.0
+        until = self._suspected[0] + _CONFIRM_S
+        if now >= until > server.at:
+            server.at = until
+        return until
 
     # --- after a 429 --------------------------------------------------------------------------
 
