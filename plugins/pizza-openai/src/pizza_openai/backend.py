@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend ``openai``: one model at one OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from typing import Any
+
+import httpx2
+import numpy as np
+import openai
+
+from pizza.abc import Backend, Send, Tokenizer
+from pizza.capability import Capability
+from pizza.completion import Completion, Generation, Reply, Request
+from pizza.errors import (
+    BackendError,
+    BadRequestError,
+    ContextTooLongError,
+    EncodingUnavailableError,
+    MalformedResponseError,
+    RefusedError,
+    RetriesExhaustedError,
+)
+from pizza.limits import Price, RateStatus
+from pizza.prompt import Prompt
+from pizza.specs import BackendSettings
+from pizza.tokenizers import encoding_for, estimate_tokens, is_cached, is_known
+from pizza_openai import models, urls, wire
+from pizza_openai.chat import ChatEndpoint
+from pizza_openai.client import make_client
+from pizza_openai.completions import CompletionsEndpoint
+from pizza_openai.endpoint import Endpoint
+from pizza_openai.errors import NoScoringError, Translator
+from pizza_openai.headers import rate_status
+from pizza_openai.keys import KeyRing
+from pizza_openai.learned import MAX_CORRECTIONS, Learned
+from pizza_openai.options import Options
+from pizza_openai.responses import ResponsesEndpoint
+
+_log = logging.getLogger("pizza_openai")
+
+_ENDPOINTS: dict[str, type[Endpoint]] = {
+    "chat": ChatEndpoint,
+    "responses": ResponsesEndpoint,
+    "completions": CompletionsEndpoint,
+}
+_EXCEPTIONS = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
+_NEAR_NAMES_TIMEOUT_S = 5.0
+
+# Unlikely in any template or prompt, so that finding it in an answer proves something.
+_PROBE_PROMPT = "Zebras graze at"
+_PROBE_TARGET = " dawn and also at dusk"
+
+
+class OpenAIBackend(Backend):
+    """A model behind an OpenAI-compatible API.
+
+    Args:
+        settings: Model, base URL, key, concurrency, timeout; options as in
+            `pizza_openai.options.Options`.
+
+    Raises:
+        ConfigError: A setting is not usable. A missing key is reported by the first request, so
+            that estimates need none.
+    """
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self._model = settings.model
+        self._options = Options.of(settings.options)
+        base_url = urls.resolve(settings.base_url)
+        self._url = urls.public(base_url)
+        self._official = urls.is_openai(base_url)
+        self._keys = KeyRing(settings.api_key, placeholder=not self._official)
+        self._errors = Translator(name=self.name, url=self._url, keys=self._keys)
+        self._learned = Learned(
+            logprobs=not (self._official and models.is_reasoning(self._model)),
+            alternatives=not (self._official and models.is_reasoning(self._model)),
+        )
+        if not self._learned.logprobs:
+            self._learned.omitted.add("temperature")
+        kind = self._options.api
+        if kind == "auto":
+            base = self._official and models.is_base(self._model)
+            kind = "completions" if base else "chat"
+        if kind == "completions" and self._official:
+            self._learned.top = 5  # the most that OpenAI's legacy endpoint gives
+        self._endpoint = _ENDPOINTS[kind](
+            model=self._model, translator=self._errors, learned=self._learned
+        )
+        # OpenAI offers no scoring for chat models; everywhere else only a request can tell.
+        if not self._endpoint.dialects or (self._official and kind == "chat"):
+            self._learned.scores = False
+        self._client = make_client(
+            self._keys,
+            base_url=base_url,
+            http=self._options.http,
+            max_concurrency=settings.max_concurrency,
+            timeout_s=settings.timeout_s,
+            organization=self._options.organization,
+            project=self._options.project,
+            default_headers=self._options.default_headers,
+        )
+        # Absolute: the client would otherwise join it with its base URL for every request.
+        path = self._endpoint.path
+        self._target = path if "?" in base_url else base_url + path
+        self._near: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return f"OpenAIBackend({self._model!r}, {self._url!r}, api={self._endpoint.kind!r})"
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``"openai:MODEL"``."""
+        return f"openai:{self._model}"
+
+    @property
+    def identity(self) -> str:
+        """Base URL without secrets, kind of endpoint, model."""
+        return f"openai {self._url} {self._endpoint.kind} {self._model}"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What is known so far; grows with `probe`, shrinks when the server refuses something."""
+        learned = self._learned
+        found = {Capability.COMPLETE}
+        if learned.logprobs:
+            found.add(Capability.LOGPROBS)
+            if learned.alternatives:
+                found.add(Capability.ALTERNATIVES)
+        if learned.scores and learned.scoring is not None:
+            found.add(Capability.SCORE)
+        if is_known(self._model) and is_cached(self._model):
+            found.add(Capability.TOKENIZE)
+        return frozenset(found)
+
+    @property
+    def uncertain(self) -> frozenset[Capability]:
+        """Scoring, until it worked or failed; the tokenizer, while its data is not here."""
+        found = set()
+        if self._learned.scores and self._learned.scoring is None:
+            found.add(Capability.SCORE)
+        if is_known(self._model) and not is_cached(self._model):
+            found.add(Capability.TOKENIZE)
+        return frozenset(found)
+
+    async def probe(self, send: Send, wanted: frozenset[Capability]) -> frozenset[Capability]:
+        """Find out whether the server scores a given target, and whether the tokenizer loads.
+
+        Cost: one short request for scoring; none for the tokenizer.
+        """
+        confirmed = set()
+        if Capability.SCORE in wanted & self.uncertain and await self._scores(send):
+            confirmed.add(Capability.SCORE)
+        if Capability.TOKENIZE in wanted & self.uncertain:
+            import asyncio
+
+            try:
+                await asyncio.to_thread(encoding_for, self._model)
+                confirmed.add(Capability.TOKENIZE)
+            except EncodingUnavailableError as error:
+                _log.info("%s", error)
+        return frozenset(confirmed)
+
+    async def _scores(self, send: Send) -> bool:
+        request = Request(
+            prompt=Prompt.from_text(_PROBE_PROMPT),
+            kind="score",
+            target=_PROBE_TARGET,
+            generation=Generation(max_tokens=1),
+        )
+        try:
+            answer = await send(request)
+        except (BadRequestError, ContextTooLongError, RefusedError) as error:
+            _log.info("%s cannot score a given text: %s", self.name, error)
+            return False
+        except RetriesExhaustedError as error:
+            if isinstance(error.__cause__, MalformedResponseError):
+                return False
+            raise
+        values = answer.logprobs
+        honest = (
+            values is not None
+            and len(values) > 1
+            and bool(np.isfinite(values).all())
+            and bool((values < 0).any())
+            and answer.text.strip() == _PROBE_TARGET.strip()
+        )
+        if honest and self._learned.scoring is None:
+            # The answer came from a cache: which dialect gave it is found out by the next one.
+            self._learned.scoring = "unknown"
+        return honest
+
+    # --- answering ----------------------------------------------------------------------------
+
+    async def answer(self, request: Request) -> Reply:
+        """One attempt, over HTTP.
+
+        A request with a field that this server refuses is corrected and sent again at once; that
+        happens a few times per server and costs no tokens.
+        """
+        if request.kind == "score":
+            return await self._score(request)
+        if request.logprobs and not self._learned.logprobs:
+            raise self._errors.no_logprobs("known from its name or from an earlier answer")
+        for _ in range(MAX_CORRECTIONS):
+            body = self._endpoint.body(request)
+            response = await self._post(body, request.logprobs)
+            if response is None:
+                continue
+            completion = self._endpoint.read(response.content, request)
+            if self._ignored_length(completion, body, request):
+                continue
+            return Reply(completion=completion, rate=_rate(response))
+        return await self._last_try(request)
+
+    async def _last_try(self, request: Request) -> Reply:
+        response = await self._post(self._endpoint.body(request), request.logprobs, learn=False)
+        assert response is not None  # noqa: S101 - only learning returns None
+        completion = self._endpoint.read(response.content, request)
+        return Reply(completion=completion, rate=_rate(response))
+
+    async def _score(self, request: Request) -> Reply:
+        learned = self._learned
+        if not learned.scores:
+            raise self._no_scoring("its server does not return log-probabilities of a given text")
+        known = learned.scoring in self._endpoint.dialects
+        dialects = (learned.scoring,) if known else self._endpoint.dialects
+        refusal: BackendError | None = None
+        for dialect in dialects:
+            assert dialect is not None  # noqa: S101 - for the type checker
+            try:
+                response = await self._post_score(request, dialect)
+            except BadRequestError as error:
+                refusal = error
+                continue
+            completion = self._endpoint.read_score(response.content, request, dialect)
+            if completion is not None:
+                learned.scoring = dialect
+                return Reply(completion=completion, rate=_rate(response))
+        if learned.scoring is None:
+            learned.scores = False
+        if refusal is not None:
+            raise self._no_scoring(f"it refused: {refusal}")
+        raise self._no_scoring(
+            "it answered without log-probabilities of the target's tokens, asked with "
+            + " and with ".join(d for d in dialects if d)
+        )
+
+    async def _post_score(self, request: Request, dialect: str) -> httpx2.Response:
+        for _ in range(MAX_CORRECTIONS):
+            body = self._endpoint.score_body(request, dialect)
+            response = await self._post(body, with_logprobs=False)
+            if response is not None:
+                return response
+        response = await self._post(
+            self._endpoint.score_body(request, dialect), with_logprobs=False, learn=False
+        )
+        assert response is not None  # noqa: S101 - only learning returns None
+        return response
+
+    async def _post(
+        self, body: dict[str, Any], with_logprobs: bool, *, learn: bool = True
+    ) -> httpx2.Response | None:
+        """Send ``body``; ``None`` when the server refused it and taught us what to change."""
+        if not self._keys.present and self._official:
+            await self._keys.get()  # raises
+        failure: Exception
+        try:
+            return await self._client.post(
+                self._target,
+                cast_to=httpx2.Response,
+                content=wire.encode(body),
+                options={"security": {"bearer_auth": True}},
+            )
+        except _EXCEPTIONS as error:
+            failure = error
+        # Outside of the handler: an exception raised here has no context that could show a key.
+        if isinstance(failure, openai.APIStatusError):
+            said = self._errors.failure(failure)
+            if learn and self._learned.learn(said, body, name=self.name):
+                return None
+            if with_logprobs and not self._learned.logprobs:
+                raise self._errors.no_logprobs(f"the server said: {said.message}")
+            if failure.status_code == 404:
+                raise await self._not_found(failure)
+        raise self._errors.error(failure) from self._errors.clean(failure)
+
+    def _ignored_length(
+        self, completion: Completion, body: dict[str, Any], request: Request
+    ) -> bool:
+        """Whether the server did not know ``max_completion_tokens`` and wrote on and on."""
+        if self._official or "max_completion_tokens" not in body:
+            return False
+        written = max(completion.usage.completion_tokens, len(completion.tokens))
+        if written <= request.generation.max_tokens:
+            return False
+        self._learned.max_tokens_field = "max_tokens"
+        _log.warning(
+            "%s ignores max_completion_tokens (asked for %d, got %d): using max_tokens.",
+            self.name,
+            request.generation.max_tokens,
+            written,
+        )
+        return True
+
+    async def _not_found(self, failure: openai.APIStatusError) -> BackendError:
+        if self._near is None:
+            self._near = await self._model_names()
+        near = difflib.get_close_matches(self._model, self._near, n=3, cutoff=0.4)
+        said = self._errors.failure(failure).message
+        if self._near and self._model not in self._near:
+            hint = f"there is no model {self._model!r}"
+            hint += f". Did you mean {' or '.join(map(repr, near))}?" if near else "."
+            shown = ", ".join(sorted(self._near)[:20])
+            hint += f" The server offers: {shown}{', ...' if len(self._near) > 20 else '.'}"
+        else:
+            hint = (
+                f"check the model's name {self._model!r} and that the base URL {self._url} ends "
+                f"in the API's root (usually /v1): {self._endpoint.path} is appended to it."
+            )
+        return BadRequestError(
+            f"{self.name}: HTTP 404: {said} ({hint})",
+            backend=self.name,
+            request_id=failure.request_id,
+        )
+
+    async def _model_names(self) -> tuple[str, ...]:
+        try:
+            response = await self._client.get(
+                "/models",
+                cast_to=httpx2.Response,
+                options={"timeout": _NEAR_NAMES_TIMEOUT_S, "security": {"bearer_auth": True}},
+            )
+            listed = wire.models.decode(response.content).data or []
+        except Exception:  # only a hint is lost
+            return ()
+        return tuple(model.id for model in listed)
+
+    def _no_scoring(self, why: str) -> NoScoringError:
+        return NoScoringError(
+            f"{self.name} cannot score a given text: {why}. Metrics that compare what the model "
+            "writes still work.",
+            backend=self.name,
+        )
+
+    # --- counting and paying ------------------------------------------------------------------
+
+    def count_tokens(self, request: Request) -> int:
+        """Prompt tokens: exact for OpenAI's models when their encoding is on this machine.
+
+        Three tokens frame each message, one names its role, and three open the answer.
+        """
+        texts = [m.text for m in request.prompt.messages]
+        if request.target:
+            texts.append(request.target)
+        overhead = 4 * len(texts) + 3 if self._endpoint.kind != "completions" else 0
+        if is_cached(self._model):
+            try:
+                count = encoding_for(self._model).count
+            except EncodingUnavailableError:
+                count = estimate_tokens
+        else:
+            count = estimate_tokens
+        return overhead + sum(count(text) for text in texts)
+
+    @property
+    def price(self) -> Price | None:
+        """The user's price, or the bundled list price at OpenAI's own service."""
+        if self._options.price is not None:
+            return self._options.price
+        return models.price_of(self._model) if self._official else None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Tiktoken's encoding of the model."""
+        if not is_known(self._model):
+            return super().tokenizer
+        return encoding_for(self._model)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+
+def _rate(response: httpx2.Response) -> RateStatus | None:
+    headers = {
+        name.decode("latin-1").lower(): value.decode("latin-1")
+        for name, value in response.headers.raw
+        if name[:12].lower() == b"x-ratelimit-"
+    }
+    return rate_status(headers) if headers else None
