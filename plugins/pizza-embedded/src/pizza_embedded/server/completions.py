@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
-from pizza_embedded.inference import Job, Outcome, Token, printable
+from pizza_embedded.inference import Job, Outcome, Token
 from pizza_embedded.runtime import Runtime
 from pizza_embedded.server.errors import invalid
-from pizza_embedded.server.logprobs import clamp, prompt_logprobs
+from pizza_embedded.server.logprobs import clamp, prompt_logprobs, replaced
 from pizza_embedded.server.models import Models
 from pizza_embedded.server.plan import (
     MAX_TOP,
@@ -188,7 +188,7 @@ def _logprobs(tokens: Sequence[Token], top: int) -> dict[str, Any]:
         offsets.append(n_characters - (1 if starts and not starts[0] else 0))
         n_characters += sum(starts)
     return {
-        "tokens": [printable(token.data) for token in tokens],
+        "tokens": [replaced(token.data) for token in tokens],
         "token_logprobs": [
             None if token.logprob is None else clamp(token.logprob) for token in tokens
         ],
@@ -206,6 +206,6 @@ def _alternatives(token: Token, top: int) -> dict[str, float] | None:
         return None
     result: dict[str, float] = {}
     for _, data, value in islice(token.top, top):
-        result.setdefault(printable(data), clamp(value))
-    result.setdefault(printable(token.data), clamp(token.logprob))
+        result.setdefault(replaced(data), clamp(value))
+    result.setdefault(replaced(token.data), clamp(token.logprob))
     return result

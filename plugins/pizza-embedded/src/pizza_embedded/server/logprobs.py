@@ -12,6 +12,14 @@ from pizza_embedded.inference import Token, printable
 _LEAST = -9999.0
 
 
+def replaced(data: bytes) -> str:
+    """The text of a token where there is no field for its bytes: U+FFFD for pieces of characters.
+
+    So vLLM and the legacy endpoint do it. In Chat Completions such a piece is spelled out.
+    """
+    return data.decode("utf-8", "replace")
+
+
 def clamp(logprob: float | None) -> float:
     """A log-probability that JSON can hold."""
     return _LEAST if logprob is None else max(logprob, _LEAST)
@@ -49,4 +57,4 @@ def prompt_logprobs(tokens: Sequence[Token], top: int) -> list[dict[str, Any] | 
 
 
 def _ranked(data: bytes, logprob: float, rank: int | None) -> dict[str, Any]:
-    return {"logprob": clamp(logprob), "rank": rank, "decoded_token": printable(data)}
+    return {"logprob": clamp(logprob), "rank": rank, "decoded_token": replaced(data)}
