@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -22,30 +21,12 @@ from pizza.prompt import FixedSpan
 from pizza.render import scale
 from pizza.render.pieces import Piece, pieces, ranked, shortened, strongest
 from pizza.render.text import harmless, one_line, plural
+from pizza.render.view import View
 
 _LONG = 4_000
 """Characters of a message above which only the neighbourhood of strong units is shown."""
 _AROUND = 12
 _INDENT = (0, 0, 0, 2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """How an attribution is shown.
-
-    Attributes:
-        color: Whether the terminal shows colours; without, scores are written beside the words.
-        unicode: Whether it shows more than ASCII.
-        width: Columns of the terminal.
-        top: Rows of the table of units.
-        everything: Show long prompts whole and all units in the table.
-    """
-
-    color: bool = True
-    unicode: bool = True
-    width: int = 80
-    top: int = 8
-    everything: bool = False
 
 
 def attribution_view(attribution: Attribution, view: View | None = None) -> RenderableType:

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated
+
+import typer
+
+from pizza import __version__
+from pizza.cli.attribute import attribute
+from pizza.cli.doctor import doctor
+from pizza.cli.plugins import plugins
+
+app = typer.Typer(
+    name="pizza",
+    help="Which parts of this prompt made the model say that?",
+    no_args_is_help=True,
+    add_completion=False,
+    # Its tracebacks show local variables, and those may hold a key.
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(attribute)
+app.command()(plugins)
+app.command()(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pizza {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Which parts of this prompt made the model say that?"""
+
+
+def run() -> int:
+    """Run the command line of this process and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal's encoding lacks is shown as an escape, not as a crash.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(standalone_mode=True)
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pizza attribute``: explain one prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pizza.cli.sources import Source
+
+_PROMPT = "Prompt"
+_MODEL = "Model"
+_MEASURE = "What to measure"
+_LIMITS = "Limits, budget and cache"
+_OUTPUT = "Output"
+
+
+def attribute(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The prompt; - reads standard input.", show_default=False),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="PATH",
+            help="Read the prompt from a file.",
+            rich_help_panel=_PROMPT,
+        ),
+    ] = None,
+    messages: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Read a chat from a JSON file: a list of messages with role and content.",
+            rich_help_panel=_PROMPT,
+        ),
+    ] = None,
+    fix: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Never perturb what matches; may be repeated.",
+            rich_help_panel=_PROMPT,
+        ),
+    ] = None,
+    fix_role: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE",
+            help="Never perturb messages of this role; may be repeated.",
+            rich_help_panel=_PROMPT,
+        ),
+    ] = None,
+    perturb_marks: Annotated[
+        bool,
+        typer.Option(
+            "--perturb-marks",
+            help='Perturb "Q:", "A:" and chat marks too. They are held fixed otherwise.',
+            rich_help_panel=_PROMPT,
+        ),
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="BACKEND[:MODEL]",
+            help="For example embedded, openai:gpt-4o-mini.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = "embedded",
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the server is.", rich_help_panel=_MODEL)
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The environment variable that holds the key. Never the key itself.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    backend_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A further option of the backend, for example api=responses; may be repeated.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Longest output, tokens.", rich_help_panel=_MODEL)
+    ] = 64,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="0 = the most likely output.", rich_help_panel=_MODEL)
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="For everything random.", rich_help_panel=_MODEL)
+    ] = 0,
+    units: Annotated[
+        str,
+        typer.Option(
+            "--units",
+            "-u",
+            metavar="NAME",
+            help="What is perturbed as a whole: token, word, sentence, paragraph, message, "
+            "regex:pattern=...",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = "word",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="leave-one-out, sliding-window:size=3, hierarchical, ...",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = "leave-one-out",
+    perturbation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What stands in for an absent unit: delete, fixed:text=..., ...",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = "delete",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="How a change is measured; may be repeated, the first one colours the prompt. "
+            "By default logprob-diff, or edit-distance where there are no log-probabilities.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Explain this output instead of the model's own.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="With --target: why that output and not this one.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = None,
+    evidence: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="score: the output is scored with each changed prompt; complete: the model "
+            "answers each; auto: score where the model can.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = "auto",
+    rpm: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Requests per minute; by default what the server announces.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    tpm: Annotated[
+        float | None, typer.Option(metavar="N", help="Tokens per minute.", rich_help_panel=_LIMITS)
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(metavar="N", help="Requests at the same time.", rich_help_panel=_LIMITS)
+    ] = 50,
+    attempts: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Attempts per request, the first included.", rich_help_panel=_LIMITS
+        ),
+    ] = 6,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Seconds that one attempt may take.", rich_help_panel=_LIMITS
+        ),
+    ] = 120.0,
+    max_calls: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most requests to send.", rich_help_panel=_LIMITS),
+    ] = None,
+    max_total_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Most prompt and output tokens to pay for.", rich_help_panel=_LIMITS
+        ),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Most US dollars to spend.", rich_help_panel=_LIMITS),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="PIZZA_CACHE",
+            help="The file of answers that were paid for; by default in the user's cache folder.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option("--no-cache", help="Keep no answers on disk.", rich_help_panel=_LIMITS),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="One JSON document on standard output, nothing else.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="Also write the result to a JSON file.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Rows of the table of units.", rich_help_panel=_OUTPUT
+        ),
+    ] = 8,
+    show_all: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Show long prompts whole and every unit.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="No progress and no suggestions.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_OUTPUT),
+    ] = False,
+) -> None:
+    """Show which parts of a prompt made a model say what it said.
+
+    The prompt is changed piece by piece and the model is asked again; a piece scores high when the
+    output becomes less likely, or changes, without it.
+
+    Exit codes: 0 ok, 2 wrong call, 3 no valid key, 4 the model failed, 5 budget reached, 6 plugin
+    at fault, 130 interrupted.
+    """
+    from pizza.cli.order import Order
+    from pizza.cli.running import execute
+
+    order = Order(
+        source=Source(
+            argument=prompt,
+            file=file,
+            messages=messages,
+            fix=tuple(fix or ()),
+            fix_roles=tuple(fix_role or ()),
+            perturb_marks=perturb_marks,
+        ),
+        model=model,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        backend_options=tuple(backend_option or ()),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        units=units,
+        method=method,
+        perturbation=perturbation,
+        metrics=tuple(metric or ()),
+        target=target,
+        contrast=contrast,
+        evidence=evidence,
+        rpm=rpm,
+        tpm=tpm,
+        concurrency=concurrency,
+        attempts=attempts,
+        timeout=timeout,
+        max_calls=max_calls,
+        max_total_tokens=max_total_tokens,
+        max_cost=max_cost,
+        cache=cache,
+        no_cache=no_cache,
+        as_json=as_json,
+        output=output,
+        top=top,
+        show_all=show_all,
+        quiet=quiet,
+        debug=debug,
+    )
+    raise typer.Exit(execute(order))

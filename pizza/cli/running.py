@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one order: progress while it runs, the result or the error after it, Ctrl-C at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from pizza.cli.consoles import err, orderly, out, view_for, write_json
+from pizza.cli.failures import INTERRUPTED, OK, report
+from pizza.cli.order import Order
+from pizza.cli.suggestions import suggestions
+from pizza.errors import PizzaError
+from pizza.prompt import Prompt
+from pizza.render.terminal import attribution_view, hints, plain_text
+from pizza.render.text import harmless, plural
+
+if TYPE_CHECKING:
+    from pizza._plugins import Registry
+    from pizza.attribution import Attribution
+    from pizza.session import Progress as Step
+    from pizza.session import Session
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known about a run while it runs, for whoever has to explain how it ended."""
+
+    cache: Path | None = None
+    answers: int = 0
+    registry: Registry | None = None
+
+    def note_answers(self, session: Session) -> None:
+        """Count the answers that were paid for so far."""
+        statistics = session.statistics
+        lost = statistics.retries + statistics.failures + statistics.in_flight
+        self.answers = max(0, statistics.calls - lost)
+
+    @property
+    def kept(self) -> str:
+        """What the run left behind for the next one."""
+        if not self.answers:
+            return ""
+        answers = plural(self.answers, "answer")
+        if self.cache is None:
+            return f"{answers} came in and went unkept, because there is no cache (--no-cache)."
+        return (
+            f"{answers} of this run {'is' if self.answers == 1 else 'are'} kept in {self.cache}: "
+            "run the same command again and it goes on from there."
+        )
+
+
+def execute(order: Order) -> int:
+    """Do what was asked for; return the exit code."""
+    console = err()
+    run = Run()
+    variables = (order.api_key_env,) if order.api_key_env else ()
+    try:
+        with orderly():
+            prompt = order.source.read()
+            attribution = _attributed(order, prompt, run, console)
+        if order.output is not None:
+            _save(attribution, order.output)
+    except KeyboardInterrupt:
+        _say_interrupted(console, run)
+        return INTERRUPTED
+    except Exception as error:  # the last place where it can be turned into an exit code
+        return report(error, console, debug=order.debug, variables=variables, kept=run.kept)
+    _show(order, prompt, attribution, run)
+    return OK
+
+
+def _attributed(order: Order, prompt: Prompt, run: Run, console: Console) -> Attribution:
+    call = order.call_options()
+    order.check_output()
+    run.cache = order.cache_path()
+    session_options = order.session_options(run.cache)
+    # Imported here: it brings numpy, and the checks above answer without it.
+    from pizza.session import Session
+
+    async def work(listen: Callable[[Step], None]) -> Attribution:
+        async with Session(order.model, **session_options) as session:
+            run.registry = session.plugins
+            try:
+                return await session.attribute(prompt, on_progress=listen, **call)
+            finally:
+                run.note_answers(session)
+
+    with _progress(console, order) as listen:
+        # On Ctrl-C asyncio.run cancels the work and waits until the session has closed.
+        return asyncio.run(work(listen))
+
+
+@contextmanager
+def _progress(console: Console, order: Order) -> Iterator[Callable[[Step], None]]:
+    """A live line on standard error, when somebody is there to see it."""
+    if order.quiet or not console.is_terminal:
+        yield lambda step: None
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[said]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as bar:
+        model = harmless(order.model.partition(":")[0], keep_newlines=False)
+        task = bar.add_task(f"opening {model}", total=None, said="")
+
+        def listen(step: Step) -> None:
+            cached = f", {step.cache_hits:,} cached" if step.cache_hits else ""
+            bar.update(
+                task,
+                description={"reference": "first answer"}.get(step.phase, "perturbing"),
+                completed=step.done,
+                total=step.total or None,
+                said=f"{step.done:,}/{step.total:,}, {plural(step.calls, 'call')}{cached}",
+            )
+
+        yield listen
+
+
+def _save(attribution: Attribution, path: Path) -> None:
+    try:
+        attribution.save(path)
+    except OSError as error:
+        raise PizzaError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def _show(order: Order, prompt: Prompt, attribution: Attribution, run: Run) -> None:
+    if order.as_json:
+        write_json(attribution.to_dict())
+        return
+    console = out()
+    view = view_for(console, top=order.top, everything=order.show_all)
+    if console.is_terminal:
+        console.print(attribution_view(attribution, view))
+    else:
+        console.out(plain_text(attribution, width=console.width, view=view), end="")
+    if order.output is not None:
+        err().print(Text(f"The result is in {harmless(str(order.output))}."), soft_wrap=True)
+    if not order.quiet and run.registry is not None:
+        for line in hints(suggestions(order, prompt, attribution, run.registry)):
+            console.print(line, soft_wrap=True)
+
+
+def _say_interrupted(console: Console, run: Run) -> None:
+    said = run.kept or "No answer had come in yet."
+    console.print(Text(harmless(f"Interrupted; nothing is left running. {said}")), soft_wrap=True)
