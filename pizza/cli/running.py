@@ -27,22 +27,21 @@ if TYPE_CHECKING:
     from pizza._plugins import Registry
     from pizza.attribution import Attribution
     from pizza.session import Progress as Step
-    from pizza.session import Session
 
 
 @dataclass(slots=True)
 class Run:
-    """What is known about a run while it runs, for whoever has to explain how it ended."""
+    """What is known about a run while it runs, for whoever has to explain how it ended.
+
+    Attributes:
+        cache: The file of answers, or ``None``.
+        answers: Answers that came in and were paid for.
+        registry: The session's plugins.
+    """
 
     cache: Path | None = None
     answers: int = 0
     registry: Registry | None = None
-
-    def note_answers(self, session: Session) -> None:
-        """Count the answers that were paid for so far."""
-        statistics = session.statistics
-        lost = statistics.retries + statistics.failures + statistics.in_flight
-        self.answers = max(0, statistics.calls - lost)
 
     @property
     def kept(self) -> str:
@@ -86,17 +85,20 @@ def _attributed(order: Order, prompt: Prompt, run: Run, console: Console) -> Att
     # Imported here: it brings numpy, and the checks above answer without it.
     from pizza.session import Session
 
-    async def work(listen: Callable[[Step], None]) -> Attribution:
+    async def work(show: Callable[[Step], None]) -> Attribution:
         async with Session(order.model, **session_options) as session:
             run.registry = session.plugins
-            try:
-                return await session.attribute(prompt, on_progress=listen, **call)
-            finally:
-                run.note_answers(session)
 
-    with _progress(console, order) as listen:
+            def listen(step: Step) -> None:
+                # Attempts that were made again brought no answer.
+                run.answers = max(0, step.calls - session.statistics.retries)
+                show(step)
+
+            return await session.attribute(prompt, on_progress=listen, **call)
+
+    with _progress(console, order) as show:
         # On Ctrl-C asyncio.run cancels the work and waits until the session has closed.
-        return asyncio.run(work(listen))
+        return asyncio.run(work(show))
 
 
 @contextmanager
@@ -121,12 +123,13 @@ def _progress(console: Console, order: Order) -> Iterator[Callable[[Step], None]
 
         def listen(step: Step) -> None:
             cached = f", {step.cache_hits:,} cached" if step.cache_hits else ""
+            done = f"{step.done:,}/{step.total:,}, " if step.total else ""
             bar.update(
                 task,
                 description={"reference": "first answer"}.get(step.phase, "perturbing"),
                 completed=step.done,
                 total=step.total or None,
-                said=f"{step.done:,}/{step.total:,}, {plural(step.calls, 'call')}{cached}",
+                said=f"{done}{plural(step.calls, 'call')}{cached}",
             )
 
         yield listen
