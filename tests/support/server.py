@@ -83,8 +83,9 @@ def served_model(
         try:
             await server.start()
         except BaseException as error:
+            # Raised by whoever waits for the start, once.
             started.set_exception(error)
-            raise
+            return
         started.set_result(lambda: loop.call_soon_threadsafe(stopping.set))
         await stopping.wait()
         await server.aclose()
