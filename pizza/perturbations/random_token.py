@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TRIES = 8
 """Draws per unit in search of one that the tokenizer reads as the same number of tokens."""
 
-# For backends that show no vocabulary: everyday words that common vocabularies hold as one token
+# For backends that show no vocabulary: everyday words, each one token of cl100k and of o200k
 # (with the blank before them), from many fields and of several parts of speech.
 _EVERYDAY_TEXT = """
 time year people way day man thing woman life child world school state family student group
