@@ -176,12 +176,14 @@ def _load(name: str) -> tiktoken.Encoding:
     # A daemon: tiktoken's download has no time limit, and must not keep the program alive.
     thread = threading.Thread(target=work, name=f"tiktoken-{name}", daemon=True)
     thread.start()
-    deadline = _DISK_DEADLINE_S if on_disk else FETCH_DEADLINE_S
-    thread.join(deadline)
+    thread.join(FETCH_DEADLINE_S)
+    if on_disk and path is not None and path.is_file():
+        # Not a download (tiktoken removes a damaged file before it fetches another), only slow.
+        thread.join(_DISK_DEADLINE_S)
     if result:
         _failed.pop(name, None)
         return result[0]
-    why = reason[0] if reason else f"no answer within {deadline:g} s"
+    why = reason[0] if reason else f"no answer within {FETCH_DEADLINE_S:g} s"
     _failed[name] = _unavailable(name, path, why)
     raise EncodingUnavailableError(_failed[name])
 

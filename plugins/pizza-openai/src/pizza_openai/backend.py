@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-import difflib
+import asyncio
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -32,7 +34,7 @@ from pizza_openai.chat import ChatEndpoint
 from pizza_openai.client import make_client
 from pizza_openai.completions import CompletionsEndpoint
 from pizza_openai.endpoint import Endpoint
-from pizza_openai.errors import NoScoringError, Translator
+from pizza_openai.errors import ServerFaultError, Translator, UnknownModelError
 from pizza_openai.headers import rate_status
 from pizza_openai.keys import KeyRing
 from pizza_openai.learned import MAX_CORRECTIONS, Learned
@@ -105,7 +107,8 @@ class OpenAIBackend(Backend):
         # Absolute: the client would otherwise join it with its base URL for every request.
         path = self._endpoint.path
         self._target = path if "?" in base_url else base_url + path
-        self._near: tuple[str, ...] | None = None
+        self._offered: tuple[str, ...] | None = None
+        self._count: Callable[[str], int] | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIBackend({self._model!r}, {self._url!r}, api={self._endpoint.kind!r})"
@@ -155,15 +158,21 @@ class OpenAIBackend(Backend):
         confirmed = set()
         if Capability.SCORE in wanted & self.uncertain and await self._scores(send):
             confirmed.add(Capability.SCORE)
-        if Capability.TOKENIZE in wanted & self.uncertain:
-            import asyncio
-
-            try:
-                await asyncio.to_thread(encoding_for, self._model)
-                confirmed.add(Capability.TOKENIZE)
-            except EncodingUnavailableError as error:
-                _log.info("%s", error)
+        if Capability.TOKENIZE in wanted & self.uncertain and await self._fetch_encoding():
+            confirmed.add(Capability.TOKENIZE)
         return frozenset(confirmed)
+
+    async def _fetch_encoding(self) -> bool:
+        executor = ThreadPoolExecutor(1, thread_name_prefix="pizza-openai")
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(executor, encoding_for, self._model)
+        except EncodingUnavailableError as error:
+            _log.info("%s", error)
+            return False
+        finally:
+            executor.shutdown(wait=False)
+        return True
 
     async def _scores(self, send: Send) -> bool:
         request = Request(
@@ -174,13 +183,17 @@ class OpenAIBackend(Backend):
         )
         try:
             answer = await send(request)
+        except UnknownModelError:
+            raise
         except (BadRequestError, ContextTooLongError, RefusedError) as error:
             _log.info("%s cannot score a given text: %s", self.name, error)
             return False
         except RetriesExhaustedError as error:
-            if isinstance(error.__cause__, MalformedResponseError):
-                return False
-            raise
+            # A server that falls over this kind of request may well answer others.
+            if not isinstance(error.__cause__, MalformedResponseError | ServerFaultError):
+                raise
+            _log.warning("%s failed at scoring a given text: %s", self.name, error)
+            return False
         values = answer.logprobs
         honest = (
             values is not None
@@ -226,7 +239,7 @@ class OpenAIBackend(Backend):
     async def _score(self, request: Request) -> Reply:
         learned = self._learned
         if not learned.scores:
-            raise self._no_scoring("its server does not return log-probabilities of a given text")
+            raise self._errors.no_scoring("its server does not offer it")
         known = learned.scoring in self._endpoint.dialects
         dialects = (learned.scoring,) if known else self._endpoint.dialects
         refusal: BackendError | None = None
@@ -234,6 +247,8 @@ class OpenAIBackend(Backend):
             assert dialect is not None  # noqa: S101 - for the type checker
             try:
                 response = await self._post_score(request, dialect)
+            except UnknownModelError:
+                raise
             except BadRequestError as error:
                 refusal = error
                 continue
@@ -244,8 +259,8 @@ class OpenAIBackend(Backend):
         if learned.scoring is None:
             learned.scores = False
         if refusal is not None:
-            raise self._no_scoring(f"it refused: {refusal}")
-        raise self._no_scoring(
+            raise self._errors.no_scoring(f"it refused: {refusal}")
+        raise self._errors.no_scoring(
             "it answered without log-probabilities of the target's tokens, asked with "
             + " and with ".join(d for d in dialects if d)
         )
@@ -285,8 +300,12 @@ class OpenAIBackend(Backend):
                 return None
             if with_logprobs and not self._learned.logprobs:
                 raise self._errors.no_logprobs(f"the server said: {said.message}")
-            if failure.status_code == 404:
-                raise await self._not_found(failure)
+            if said.is_unknown_model:
+                if self._offered is None:
+                    self._offered = await self._model_names()
+                raise self._errors.unknown_model(
+                    said, model=self._model, path=self._endpoint.path, offered=self._offered
+                )
         raise self._errors.error(failure) from self._errors.clean(failure)
 
     def _ignored_length(
@@ -307,27 +326,6 @@ class OpenAIBackend(Backend):
         )
         return True
 
-    async def _not_found(self, failure: openai.APIStatusError) -> BackendError:
-        if self._near is None:
-            self._near = await self._model_names()
-        near = difflib.get_close_matches(self._model, self._near, n=3, cutoff=0.4)
-        said = self._errors.failure(failure).message
-        if self._near and self._model not in self._near:
-            hint = f"there is no model {self._model!r}"
-            hint += f". Did you mean {' or '.join(map(repr, near))}?" if near else "."
-            shown = ", ".join(sorted(self._near)[:20])
-            hint += f" The server offers: {shown}{', ...' if len(self._near) > 20 else '.'}"
-        else:
-            hint = (
-                f"check the model's name {self._model!r} and that the base URL {self._url} ends "
-                f"in the API's root (usually /v1): {self._endpoint.path} is appended to it."
-            )
-        return BadRequestError(
-            f"{self.name}: HTTP 404: {said} ({hint})",
-            backend=self.name,
-            request_id=failure.request_id,
-        )
-
     async def _model_names(self) -> tuple[str, ...]:
         try:
             response = await self._client.get(
@@ -340,13 +338,6 @@ class OpenAIBackend(Backend):
             return ()
         return tuple(model.id for model in listed)
 
-    def _no_scoring(self, why: str) -> NoScoringError:
-        return NoScoringError(
-            f"{self.name} cannot score a given text: {why}. Metrics that compare what the model "
-            "writes still work.",
-            backend=self.name,
-        )
-
     # --- counting and paying ------------------------------------------------------------------
 
     def count_tokens(self, request: Request) -> int:
@@ -358,14 +349,19 @@ class OpenAIBackend(Backend):
         if request.target:
             texts.append(request.target)
         overhead = 4 * len(texts) + 3 if self._endpoint.kind != "completions" else 0
-        if is_cached(self._model):
-            try:
-                count = encoding_for(self._model).count
-            except EncodingUnavailableError:
-                count = estimate_tokens
-        else:
-            count = estimate_tokens
+        count = self._counter()
         return overhead + sum(count(text) for text in texts)
+
+    def _counter(self) -> Callable[[str], int]:
+        if self._count is not None:
+            return self._count
+        if not is_cached(self._model):
+            return estimate_tokens  # for now: a probe may fetch the encoding
+        try:
+            self._count = encoding_for(self._model).count
+        except EncodingUnavailableError:
+            self._count = estimate_tokens
+        return self._count
 
     @property
     def price(self) -> Price | None:

@@ -52,10 +52,11 @@ class ChatEndpoint(Endpoint):
         text = message.content or ""
         if isinstance(text, list):
             text = "".join(part.text or "" for part in text if part.type in ("text", ""))
+        logprobs = choice.logprobs
         return self.finished(
             request,
             text=text,
-            tokens=choice.logprobs.content if choice.logprobs else None,
+            tokens=(logprobs.content or wire.parallel_tokens(logprobs)) if logprobs else None,
             finish_reason=choice.finish_reason,
             usage=answer.usage,
             model=answer.model,

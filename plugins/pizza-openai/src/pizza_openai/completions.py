@@ -51,7 +51,7 @@ class CompletionsEndpoint(Endpoint):
         return self.finished(
             request,
             text=choice.text or "",
-            tokens=_tokens(choice.logprobs),
+            tokens=wire.parallel_tokens(choice.logprobs) if choice.logprobs else None,
             finish_reason=choice.finish_reason,
             usage=answer.usage,
             model=answer.model,
@@ -115,18 +115,3 @@ class CompletionsEndpoint(Endpoint):
                 backend=self.errors.name,
             )
         return prompt.messages[0].text
-
-
-def _tokens(logprobs: wire.TextLogprobs | None) -> list[wire.Token] | None:
-    if logprobs is None or logprobs.tokens is None:
-        return None
-    values = logprobs.token_logprobs or []
-    rows = logprobs.top_logprobs or []
-    return [
-        wire.Token(
-            token=token,
-            logprob=values[index] if index < len(values) else None,
-            top_logprobs=rows[index] if index < len(rows) else None,
-        )
-        for index, token in enumerate(logprobs.tokens)
-    ]

@@ -111,15 +111,14 @@ class Endpoint(ABC):
                 backend=self.errors.name,
             )
         name = model or self.model
-        if not request.logprobs or (not tokens and not text):
-            tokens = tokens or ()
-            if not request.logprobs:
-                return Completion(
-                    text=text, finish_reason=finish_reason, usage=usage_of(usage), model=name
-                )
-        if tokens is None or (not tokens and text):
+        if not request.logprobs:
+            return Completion(
+                text=text, finish_reason=finish_reason, usage=usage_of(usage), model=name
+            )
+        if text and not tokens:
             self.learned.logprobs = False
             raise self.errors.no_logprobs("they were asked for and are not in the answer")
+        tokens = tokens or ()
         wanted = self.top(request) > 0
         made = from_tokens(
             text,

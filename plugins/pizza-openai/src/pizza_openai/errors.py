@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -55,6 +56,9 @@ KNOWN: dict[type[Exception], type[BackendError]] = {
     httpx2.DecodingError: MalformedResponseError,
     httpx2.HTTPError: BackendUnavailableError,
     httpx2.InvalidURL: BadRequestError,
+    json.JSONDecodeError: MalformedResponseError,
+    OSError: BackendUnavailableError,
+    ValueError: BadRequestError,
 }
 """The type for each vendor exception that carries no status; subclasses count as their base."""
 
@@ -75,31 +79,41 @@ _GOT = (
     r"request \((\d+) tokens\)",
 )
 _QUOTA = re.compile(
-    r"insufficient_quota|billing_hard_limit|exceeded your current quota|insufficient (?:credit|balance)",
+    r"insufficient_quota|billing_hard_limit|exceeded your current quota|"
+    r"insufficient (?:credit|balance)",
     re.IGNORECASE,
 )
 _FILTER = re.compile(
     r"content_filter|content_policy|content management policy|invalid_prompt", re.IGNORECASE
 )
+_NO_MODEL = (
+    r"model_not_found|(?:unknown|no such|invalid) model|model .{0,100}(?:not found|not exist)"
+)
 _LONGEST = 500
 
 
-class NoLogprobsError(BadRequestError, CapabilityError):
-    """The model gives no log-probabilities: another attempt would not, and other metrics work."""
+class LacksCapabilityError(BadRequestError, CapabilityError):
+    """The server answered, and showed that it cannot do this.
 
-    def __init__(self, message: str, *, backend: str, needed: str = "logprobs") -> None:
+    A `CapabilityError`, because something else works; a permanent `BackendError`, because another
+    attempt would end the same way.
+    """
+
+    def __init__(self, message: str, *, needed: str, backend: str) -> None:
+        # Not super(): the two bases take different arguments.
+        Exception.__init__(self, message)
         self.needed = needed
         self.alternatives = TEXT_METRICS
-        BadRequestError.__init__(self, message, backend=backend)
+        self.backend = backend
+        self.request_id = None
 
 
-class NoScoringError(BadRequestError, CapabilityError):
-    """The server does not return log-probabilities of a given text; another attempt would not."""
+class UnknownModelError(BadRequestError):
+    """The server has no such model (or the base URL is not that of its API)."""
 
-    def __init__(self, message: str, *, backend: str) -> None:
-        self.needed = "score"
-        self.alternatives = TEXT_METRICS
-        BadRequestError.__init__(self, message, backend=backend)
+
+class ServerFaultError(BackendUnavailableError):
+    """The server answered 5xx: it is there, and it failed at this request."""
 
 
 class Failure:
@@ -112,13 +126,15 @@ class Failure:
         param: The request field that it is about, or ``""``.
         raw: All of the body as text, keys removed, for matching.
         headers: The answer's headers.
+        request_id: The server's id of the request, or ``None``.
     """
 
-    __slots__ = ("code", "headers", "message", "param", "raw", "status")
+    __slots__ = ("code", "headers", "message", "param", "raw", "request_id", "status")
 
     def __init__(self, status: int, body: object, headers: Mapping[str, str], keys: KeyRing):
         self.status = status
         self.headers = headers
+        self.request_id = headers.get("x-request-id")
         inner = body
         if isinstance(body, list) and body:
             inner = body[0]
@@ -139,6 +155,11 @@ class Failure:
         self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "..."
         text = body if isinstance(body, str) else json.dumps(body, default=str)
         self.raw = keys.scrub(text[:20_000])
+
+    @property
+    def is_unknown_model(self) -> bool:
+        """Whether the server says that there is no such model (or no such path)."""
+        return self.status == 404 or (self.status == 400 and self.mentions(_NO_MODEL))
 
     def mentions(self, pattern: str) -> bool:
         """Whether the message, code or field matches, letter case ignored."""
@@ -166,7 +187,7 @@ class Translator:
     def error(self, error: Exception) -> BackendError:
         """The pizza error for any exception of the HTTP stack."""
         if isinstance(error, openai.APIStatusError):
-            return self.status_error(self.failure(error), error.request_id)
+            return self.status_error(self.failure(error))
         if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
             return self._connection(error)
         kind = self._kind(error)
@@ -200,11 +221,11 @@ class Translator:
             what = f"the connection to {self.url} broke ({detail})"
         return kind(f"{self.name}: {what}.", backend=self.name)
 
-    def status_error(self, failure: Failure, request_id: str | None = None) -> BackendError:
+    def status_error(self, failure: Failure) -> BackendError:
         """The pizza error for an error answer."""
         status = failure.status
         text = f"{self.name}: HTTP {status}: {failure.message or 'no message'}"
-        common: dict[str, Any] = {"backend": self.name, "request_id": request_id}
+        common: dict[str, Any] = {"backend": self.name, "request_id": failure.request_id}
         if status == 402 or (status in (403, 429) and _QUOTA.search(failure.raw)):
             return QuotaExhaustedError(
                 f"{text} (no quota or credit is left: check the account's billing)", **common
@@ -222,7 +243,9 @@ class Translator:
                 rate=rate_status(failure.headers),
                 **common,
             )
-        if status in (408, 409, 425) or status >= 500:
+        if status >= 500:
+            return ServerFaultError(text, **common)
+        if status in (408, 409, 425):
             return BackendUnavailableError(text, **common)
         if _CONTEXT.search(failure.raw):
             return ContextTooLongError(
@@ -237,13 +260,34 @@ class Translator:
             text += f" (redirected to {failure.headers.get('location', '?')}: use that as base URL)"
         return BadRequestError(text, **common)
 
-    def malformed(self, why: str, request_id: str | None = None) -> MalformedResponseError:
+    def unknown_model(
+        self, failure: Failure, *, model: str, path: str, offered: tuple[str, ...]
+    ) -> UnknownModelError:
+        """There is no such model; ``offered`` are those that the server lists."""
+        if offered and model not in offered:
+            near = difflib.get_close_matches(model, offered, n=3, cutoff=0.4)
+            hint = f"there is no model {model!r}."
+            if near:
+                hint += f" Did you mean {' or '.join(map(repr, near))}?"
+            hint += f" The server offers: {', '.join(sorted(offered)[:20])}"
+            hint += ", ..." if len(offered) > 20 else "."
+        else:
+            hint = (
+                f"check the model's name {model!r}, and that the base URL {self.url} ends in the "
+                f"API's root (usually /v1): {path} is appended to it."
+            )
+        return UnknownModelError(
+            f"{self.name}: HTTP {failure.status}: {failure.message or 'no message'} ({hint})",
+            backend=self.name,
+            request_id=failure.request_id,
+        )
+
+    def malformed(self, why: str) -> MalformedResponseError:
         """A 200 answer that cannot be used."""
         return MalformedResponseError(
             f"{self.name}: {self.url} answered with a body that cannot be read: "
             f"{self.keys.scrub(why)[:_LONGEST]}.",
             backend=self.name,
-            request_id=request_id,
         )
 
     def refused(self, why: str) -> RefusedError:
@@ -253,11 +297,21 @@ class Translator:
             backend=self.name,
         )
 
-    def no_logprobs(self, why: str) -> NoLogprobsError:
+    def no_logprobs(self, why: str) -> LacksCapabilityError:
         """The model gives no log-probabilities."""
-        return NoLogprobsError(
+        return LacksCapabilityError(
             f"{self.name} gives no log-probabilities ({why}). Metrics that work with it: "
             f"{', '.join(TEXT_METRICS)}.",
+            needed="logprobs",
+            backend=self.name,
+        )
+
+    def no_scoring(self, why: str) -> LacksCapabilityError:
+        """The server does not return log-probabilities of a given text."""
+        return LacksCapabilityError(
+            f"{self.name} cannot score a given text: {why}. Metrics that compare what the model "
+            "writes still work.",
+            needed="score",
             backend=self.name,
         )
 

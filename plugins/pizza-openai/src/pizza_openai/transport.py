@@ -74,13 +74,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._max_connections = max_connections
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._proxies: dict[str, str | None] = {}
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """One exchange; failures are `httpx2` exceptions, told apart by type."""
-        session = self._session or self._open()
         url = request.url
+        session = self._session or self._open(url.scheme)
         status = 0
         try:
             async with session.request(
@@ -112,14 +113,18 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, scheme: str) -> aiohttp.ClientSession:
+        if self._closed:
+            raise RuntimeError("the client has been closed.")
         connector = aiohttp.TCPConnector(
             limit=self._max_connections,
-            ssl=httpx2.create_ssl_context(),
+            # Reading all certificates takes a while: only where they are used.
+            ssl=httpx2.create_ssl_context() if scheme == "https" else True,
             ttl_dns_cache=60,
         )
         self._session = aiohttp.ClientSession(

@@ -78,9 +78,12 @@ class Usage(msgspec.Struct, gc=False):
 
 
 class ChatLogprobs(msgspec.Struct, gc=False):
-    """``logprobs`` of a chat choice."""
+    """``logprobs`` of a chat choice; a few servers send the fields of a text choice here."""
 
     content: list[Token] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
 
 
 class Message(msgspec.Struct, gc=False):
@@ -188,6 +191,22 @@ class Models(msgspec.Struct, gc=False):
     """The answer of ``/models``."""
 
     data: list[Model] | None = None
+
+
+def parallel_tokens(logprobs: ChatLogprobs | TextLogprobs) -> list[Token] | None:
+    """The tokens of the older form: parallel lists of texts, values and alternatives."""
+    if logprobs.tokens is None:
+        return None
+    values = logprobs.token_logprobs or []
+    rows = logprobs.top_logprobs or []
+    return [
+        Token(
+            token=token,
+            logprob=values[index] if index < len(values) else None,
+            top_logprobs=rows[index] if index < len(rows) else None,
+        )
+        for index, token in enumerate(logprobs.tokens)
+    ]
 
 
 chat = msgspec.json.Decoder(Chat)
