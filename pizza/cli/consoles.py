@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from pizza.render.text import harmless
@@ -37,6 +37,17 @@ def view_for(console: Console, *, top: int = 8, everything: bool = False) -> Vie
         top=top,
         everything=everything,
     )
+
+
+def show(console: Console, renderable: RenderableType) -> None:
+    """Print; into a file or a pipe without the blanks that fill lines up."""
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    with console.capture() as captured:
+        console.print(renderable)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
 
 
 def write_json(document: Any) -> None:

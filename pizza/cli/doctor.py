@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pizza.cli.consoles import orderly, out, write_json
+from pizza.cli.consoles import orderly, out, show, write_json
 from pizza.render.text import harmless
 
 
@@ -114,5 +114,5 @@ def _section(console: Console, title: str, rows: list[tuple[str, str, str, bool]
             Text(harmless(state, keep_newlines=False), style="green" if good else "yellow"),
             Text(harmless(more, keep_newlines=False)),
         )
-    console.print(table)
+    show(console, table)
     console.print()

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pizza import __version__
-from pizza.cli.consoles import orderly, out, write_json
+from pizza.cli.consoles import orderly, out, show, write_json
 from pizza.errors import PizzaError
 from pizza.render.text import harmless, one_line
 
@@ -109,7 +109,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         if plugin["error"]:
             console.print(Text(f"  {harmless(plugin['error'])}"), soft_wrap=True)
         if plugin["parts"]:
-            console.print(Padding(_parts(plugin["parts"], console.width), (0, 0, 0, 2)))
+            show(console, Padding(_parts(plugin["parts"], console.width), (0, 0, 0, 2)))
         for part in plugin["parts"]:
             if part["error"]:
                 console.print(Text(f"  ! {harmless(part['error'])}"), soft_wrap=True)
@@ -124,8 +124,12 @@ def _title(plugin: dict[str, Any]) -> Text:
     origin = f"{plugin['distribution']} {plugin['version']}".strip() or "no distribution"
     text = Text(one_line(origin), style="bold")
     text.append(f"  plugin {one_line(plugin['name'])}", style="not bold dim")
-    styles = {"ok": "green", "broken": "bold red", "disabled": "yellow"}
-    text.append(f"  {plugin['status']}", style=styles[plugin["status"]])
+    said, style = {
+        "ok": ("ok", "green"),
+        "broken": ("cannot be used", "bold red"),
+        "disabled": ("disabled", "yellow"),
+    }[plugin["status"]]
+    text.append(f"  {said}", style=style)
     return text
 
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from pizza.cli.consoles import err, orderly, out, view_for, write_json
+from pizza.cli.consoles import err, orderly, out, show, view_for, write_json
 from pizza.cli.failures import INTERRUPTED, OK, report
 from pizza.cli.order import Order
 from pizza.cli.suggestions import suggestions
 from pizza.errors import PizzaError
 from pizza.prompt import Prompt
-from pizza.render.terminal import attribution_view, hints, plain_text
+from pizza.render.terminal import attribution_view, hints
 from pizza.render.text import harmless, plural
 
 if TYPE_CHECKING:
@@ -85,20 +85,20 @@ def _attributed(order: Order, prompt: Prompt, run: Run, console: Console) -> Att
     # Imported here: it brings numpy, and the checks above answer without it.
     from pizza.session import Session
 
-    async def work(show: Callable[[Step], None]) -> Attribution:
+    async def work(watch: Callable[[Step], None]) -> Attribution:
         async with Session(order.model, **session_options) as session:
             run.registry = session.plugins
 
             def listen(step: Step) -> None:
                 # Attempts that were made again brought no answer.
                 run.answers = max(0, step.calls - session.statistics.retries)
-                show(step)
+                watch(step)
 
             return await session.attribute(prompt, on_progress=listen, **call)
 
-    with _progress(console, order) as show:
+    with _progress(console, order) as watch:
         # On Ctrl-C asyncio.run cancels the work and waits until the session has closed.
-        return asyncio.run(work(show))
+        return asyncio.run(work(watch))
 
 
 @contextmanager
@@ -148,10 +148,7 @@ def _show(order: Order, prompt: Prompt, attribution: Attribution, run: Run) -> N
         return
     console = out()
     view = view_for(console, top=order.top, everything=order.show_all)
-    if console.is_terminal:
-        console.print(attribution_view(attribution, view))
-    else:
-        console.out(plain_text(attribution, width=console.width, view=view), end="")
+    show(console, attribution_view(attribution, view))
     if order.output is not None:
         err().print(Text(f"The result is in {harmless(str(order.output))}."), soft_wrap=True)
     if not order.quiet and run.registry is not None:

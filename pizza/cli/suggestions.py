@@ -43,6 +43,12 @@ def suggestions(
         found.append(
             ("Replace each unit instead of deleting it:", ["--perturbation", "fixed:text=_"])
         )
+    if (
+        order.method == "leave-one-out"
+        and n_units > 3
+        and "sliding-window" in registry.names("method")
+    ):
+        found.append(("Three neighbours at a time:", ["--method", "sliding-window:size=3"]))
     found.append(("Keep the result as JSON:", ["--output", "attribution.json"]))
     if other := _other_model(order, registry):
         found.insert(1, ("The same question to another model:", ["--model", other]))
