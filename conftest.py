@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,6 @@ import pytest
 
 if TYPE_CHECKING:
     from support.server import ServedModel
-
-# Before numpy is imported: the matrices in these tests are small, and BLAS threads that wait for
-# one another on a busy machine make a run many times slower.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

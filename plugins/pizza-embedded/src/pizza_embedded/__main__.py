@@ -4,14 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-
-# The model's matrices are too small to share between cores: a second BLAS thread gains nothing,
-# and on a busy machine the threads wait for one another. Read when numpy is first imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

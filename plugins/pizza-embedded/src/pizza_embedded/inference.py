@@ -7,6 +7,7 @@ ids in, an `Outcome` is tokens with texts, log-probabilities and alternatives ou
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections.abc import Iterable, Sequence
@@ -142,20 +143,28 @@ class Inference:
             outcomes = self._write(jobs)
         else:
             outcomes = [Outcome(finish_reason="length") for _ in jobs]
-        return [
-            replace(outcome, prompt=self.score_prompt(job)) if job.score_prompt else outcome
-            for job, outcome in zip(jobs, outcomes, strict=True)
-        ]
+        wanted = [index for index, job in enumerate(jobs) if job.score_prompt]
+        scored = self._score_prompts([jobs[index] for index in wanted])
+        for index, tokens in zip(wanted, scored, strict=True):
+            outcomes[index] = replace(outcomes[index], prompt=tokens)
+        return outcomes
 
-    def score_prompt(self, job: Job) -> tuple[Token, ...]:
-        """The prompt's own tokens with their scores; the first has none."""
-        scored = self.runtime.score_all(job.prompt, top_logprobs=job.top)
-        tokens: list[Token] = []
-        opens = True
-        for place, token in enumerate(job.prompt):
-            tokens.append(self._token(token, scored.logprobs[place], scored.top[place], opens))
-            opens = token in self.special
-        return tuple(tokens)
+    def _score_prompts(self, jobs: Sequence[Job]) -> list[tuple[Token, ...]]:
+        """The prompts' own tokens with their scores; the first of each has none."""
+        pairs = [(job.prompt[:1], job.prompt[1:]) for job in jobs if job.prompt]
+        scores = iter(self.runtime.score(pairs, top_logprobs=jobs[0].top) if pairs else ())
+        results: list[tuple[Token, ...]] = []
+        for job in jobs:
+            if not job.prompt:
+                results.append(())
+                continue
+            scored = next(scores)
+            tokens = [self._token(job.prompt[0], None, (), True)]
+            rest = zip(itertools.pairwise(job.prompt), scored.logprobs, scored.top, strict=True)
+            for (before, token), logprob, top in rest:
+                tokens.append(self._token(token, logprob, top, before in self.special))
+            results.append(tuple(tokens))
+        return results
 
     def _score(self, jobs: Sequence[Job]) -> list[Outcome]:
         pairs = [(job.prompt, job.target or ()) for job in jobs]

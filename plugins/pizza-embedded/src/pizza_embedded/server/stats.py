@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,7 @@ class Stats:
 
         ``admitted`` are attempts that no limit refused, and ``first_admitted_s`` and
         ``last_admitted_s`` when the first and last of them came in, seconds after the start.
+        ``cpu_s`` is the processor time of the server's whole process so far, seconds.
         """
         return {
             "requests": dict(self.requests),
@@ -90,4 +92,5 @@ class Stats:
             "distinct_bodies": len(self._attempts),
             "answered_bodies": len(self._answered),
             "duplicates": self.duplicates,
+            "cpu_s": time.process_time(),
         }
