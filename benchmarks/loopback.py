@@ -63,7 +63,7 @@ class Bucket:
     def refuse(self, cost: float) -> None:
         """It was asked for and not given."""
         if self.costly:
-            self.level = max(-self.capacity, self.level - min(cost, 1.0))
+            self.level = max(0.0, self.level - min(cost, 1.0))
 
     def remaining(self, now: float) -> float:
         """What is left, rounded down as servers do."""

@@ -74,7 +74,7 @@ class Quota:
         if per_minute is not None:
             rate = per_minute / 60
             self.user = Bucket(rate, max(1.0, rate * (burst_s or 60.0)), now)
-            self.server = Bucket(rate, max(1.0, rate * min(burst_s or 1.0, 1.0)), now)
+            self.server = Bucket(rate, max(1.0, rate * (burst_s or 1.0)), now)
         self.told = per_minute is not None
         self.announced = False
         self.window = False
@@ -185,7 +185,7 @@ class Quota:
 
     def _learn_rate(self, rate: float, now: float) -> None:
         if self.server is None:
-            self.server = Bucket(rate, max(1.0, rate * min(self.burst_s or 1.0, 1.0)), now)
+            self.server = Bucket(rate, max(1.0, rate * (self.burst_s or 1.0)), now)
         self.server.refill(now)
         self.server.rate = rate
 
