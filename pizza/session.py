@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from pizza._attribute import Job, explain
 from pizza._engine.clock import Clock, SystemClock
 from pizza._engine.measure import Account, Progress
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
+from pizza._explain import Job, explain
 from pizza._parts import resolve, resolve_metrics, resolve_units
 from pizza._plugins import Registry
 from pizza.abc import Backend, ResponseCache

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attribution, step by step: the work behind `Session.attribute`."""
+
+from pizza._explain.job import Job
+from pizza._explain.run import explain
+
+__all__ = ["Job", "explain"]

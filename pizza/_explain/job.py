@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one attribution was asked for, and what its steps share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pizza._engine.measure import Account, Progress
+from pizza._parts import Part
+from pizza._plugins import Registry
+from pizza.abc import Backend
+from pizza.attribution import Target
+from pizza.capability import Capability
+from pizza.completion import Generation
+from pizza.limits import Budget
+from pizza.prompt import Prompt
+
+if TYPE_CHECKING:
+    from pizza._engine.scheduler import Scheduler
+
+Confirm = Callable[[frozenset[Capability], Account], Awaitable[frozenset[Capability]]]
+InThread = Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """What `Session.attribute` was asked for, with all names resolved."""
+
+    prompt: Prompt
+    units: Part
+    method: Part
+    perturbation: Part
+    metrics: tuple[Part, ...] | None
+    target: Target
+    generation: Generation
+    evidence: str
+    seed: int
+    skip_failures: bool
+    on_progress: Callable[[Progress], None] | None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Context:
+    """What the steps of one attribution share."""
+
+    job: Job
+    registry: Registry
+    backend: Backend
+    scheduler: Scheduler
+    budget: Budget
+    origin: tuple[str, str, str]
+    in_thread: InThread
+    confirm: Confirm
+    account: Account = field(default_factory=Account)
+    capabilities: frozenset[Capability] = frozenset()
+    metrics: tuple[Part, ...] = ()
+    scored: bool = False
+    warnings: list[str] = field(default_factory=list)
+    tokenizer_name: str | None = None

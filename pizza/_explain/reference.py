@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The unperturbed prompt: what is asked about it, and so about every coalition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from pizza._engine.measure import Progress, Question
+from pizza._explain.job import Context
+from pizza.completion import Completion, Request
+from pizza.errors import (
+    ConfigError,
+    IncomparableError,
+)
+
+
+async def ask_reference(context: Context) -> tuple[list[Question], Completion]:
+    """Ask about the unperturbed prompt; say what is asked for every coalition."""
+    job = context.job
+    _report_reference(context)
+    tokens = tuple((i, p.value) for i, p in enumerate(context.metrics) if p.evidence == "tokens")
+    texts = tuple((i, p.value) for i, p in enumerate(context.metrics) if p.evidence != "tokens")
+    logprobs = bool(tokens) and not context.scored
+    written: Completion | None = None
+    if job.target.kind == "completion":
+        written = await _ask(
+            context, Request(prompt=job.prompt, logprobs=logprobs, generation=job.generation)
+        )
+    elif job.target.text is not None and not context.scored:
+        written = Completion(text=job.target.text)
+    output = written
+    questions: list[Question] = []
+    if context.scored:
+        questions, output = await _scored_questions(context, written, tokens)
+    if texts or (tokens and not context.scored):
+        reference = cast("Completion", output)
+        if logprobs and reference.logprobs is None:
+            raise IncomparableError(
+                f"{context.backend.name} answered without log-probabilities. Metrics that work "
+                "without them: edit-distance, exact-match, rouge-l, jaccard."
+            )
+        questions.append(
+            Question(
+                kind="complete",
+                reference=reference,
+                metrics=texts if context.scored else (*tokens, *texts),
+                logprobs=logprobs,
+            )
+        )
+    return questions, cast("Completion", output)
+
+
+async def _scored_questions(
+    context: Context, written: Completion | None, metrics: Sequence[tuple[int, Any]]
+) -> tuple[list[Question], Completion]:
+    target = context.job.target
+    text = written.text if written is not None else cast("str", target.text)
+    if not text:
+        raise IncomparableError(
+            "the model answered nothing, so there is no output whose support could be measured. "
+            "Change the prompt, raise max_tokens, or give a target text."
+        )
+    questions: list[Question] = []
+    first: Completion | None = None
+    sides = [(text, 1)] + ([(target.versus, -1)] if target.versus else [])
+    for side, sign in sides:
+        reference = await _ask(
+            context,
+            Request(
+                prompt=context.job.prompt,
+                kind="score",
+                target=side,
+                generation=context.job.generation,
+            ),
+        )
+        if first is None:
+            first = reference
+        questions.append(
+            Question(
+                kind="score",
+                target=side,
+                reference=reference,
+                window=_window(reference, target.span) if target.span else None,
+                metrics=tuple(metrics),
+                sign=sign,
+            )
+        )
+    assert first is not None  # noqa: S101 - there is at least one side
+    # The scored reference says how the output was tokenised; the written one, how it ended.
+    if written is not None:
+        first = replace(first, finish_reason=written.finish_reason)
+    return questions, first
+
+
+def _window(completion: Completion, span: tuple[int, int]) -> tuple[int, int]:
+    """The range of tokens that a code-point span of the output touches."""
+    at = 0
+    touched: list[int] = []
+    for index, token in enumerate(completion.tokens):
+        if at < span[1] and at + len(token) > span[0]:
+            touched.append(index)
+        at += len(token)
+    if not touched:
+        raise ConfigError(
+            f"the target span {span} is outside of the output, which has {at} characters: "
+            f"{completion.text[:80]!r}."
+        )
+    return touched[0], touched[-1] + 1
+
+
+async def _ask(context: Context, request: Request) -> Completion:
+    answer = await context.scheduler.submit(request)
+    context.account.add(answer)
+    _report_reference(context)
+    return answer.completion
+
+
+def _report_reference(context: Context) -> None:
+    if context.job.on_progress is not None:
+        account = context.account
+        context.job.on_progress(
+            Progress(
+                phase="reference",
+                done=0,
+                total=0,
+                calls=account.calls,
+                cache_hits=account.cache_hits,
+            )
+        )

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attribution from first to last: check, segment, ask for the reference, measure, conclude.
+
+The order matters: everything that can be found wrong without paying is found first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pizza import __version__
+from pizza._engine.measure import Measurement, drive
+from pizza._explain.checks import (
+    calls_left,
+    check_budget,
+    negotiate,
+    questions_per_coalition,
+    resources,
+    segment,
+)
+from pizza._explain.job import Context, Job
+from pizza._explain.reference import ask_reference
+from pizza.abc import Game, Scores
+from pizza.attribution import Attribution, Evaluations, MetricScores
+from pizza.completion import Completion, frozen_array
+from pizza.errors import PluginContractError
+from pizza.prompt import Unit
+
+
+async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
+    """Run a job with what the session owns.
+
+    Args:
+        job: What to do.
+        started: Wall-clock time, for the provenance.
+        **owned: The fields of the context: registry, backend, its origin, scheduler, budget,
+            in_thread, confirm.
+    """
+    context = Context(job=job, **owned)
+    await negotiate(context)
+    lent = resources(context)
+    units = await segment(context, lent)
+    check_budget(context, len(units))
+    await context.in_thread(job.perturbation.value.prepare, job.prompt, units, lent)
+    for part in context.metrics:
+        await context.in_thread(part.value.prepare, lent)
+    questions, output = await ask_reference(context)
+    measurement = Measurement(
+        scheduler=context.scheduler,
+        prompt=job.prompt,
+        units=units,
+        strategy=job.perturbation.value,
+        questions=questions,
+        n_metrics=len(context.metrics),
+        n_rows=1 + len(output.tokens),
+        generation=job.generation,
+        account=context.account,
+        in_thread=context.in_thread,
+        skip_failures=job.skip_failures,
+        on_progress=job.on_progress,
+    )
+    scores = await _score(context, measurement, units, len(output.tokens))
+    return _result(context, measurement, units, output, scores, started)
+
+
+async def _score(
+    context: Context, measurement: Measurement, units: Sequence[Unit], n_tokens: int
+) -> Scores:
+    from pizza.segmenters.groups import groups
+
+    job = context.job
+    left = calls_left(context)
+    game = Game(
+        n_units=len(units),
+        n_columns=len(context.metrics) * (1 + n_tokens),
+        groups=frozen_array(groups(job.prompt, units), dtype=np.int64),
+        lengths=frozen_array([len(u.text) for u in units], dtype=np.int64),
+        seed=job.seed,
+        max_calls=None if left is None else left // questions_per_coalition(context),
+    )
+    scores = await drive(job.method.value.plan(game), measurement, len(units), job.method.name)
+    expected = (game.n_columns, game.n_units)
+    if not isinstance(scores, Scores) or scores.values.shape != expected:
+        shape = getattr(getattr(scores, "values", None), "shape", None)
+        raise PluginContractError(
+            f"the method {job.method.name!r} returned {type(scores).__name__} of shape {shape}; "
+            f"expected pizza.abc.Scores with values (n_columns, n_units) = {expected}."
+        )
+    return scores
+
+
+def _result(
+    context: Context,
+    measurement: Measurement,
+    units: tuple[Unit, ...],
+    output: Completion,
+    scores: Scores,
+    started: float,
+) -> Attribution:
+    n_rows = 1 + len(output.tokens)
+    labels = [part.label for part in context.metrics]
+
+    def rows(array: Any, index: int) -> Any:
+        return None if array is None else array[index * n_rows : (index + 1) * n_rows]
+
+    effects = measurement.effects
+    account = context.account
+    return Attribution(
+        prompt=context.job.prompt,
+        units=units,
+        target=context.job.target,
+        output=output,
+        results=tuple(
+            MetricScores(
+                metric=label,
+                # + 0.0: no negative zeros, which look like a sign that is not there.
+                scores=rows(scores.values, i) + 0.0,
+                standard_errors=rows(scores.standard_errors, i),
+            )
+            for i, label in enumerate(labels)
+        ),
+        evaluations=Evaluations(
+            coalitions=measurement.coalitions,
+            effects={label: effects[:, i] for i, label in enumerate(labels)},
+            answers=measurement.answers,
+        ),
+        calls=account.calls,
+        cache_hits=account.cache_hits,
+        usage=account.usage,
+        cost=account.cost,
+        provenance=_provenance(context, scores.details, started),
+        warnings=(*context.warnings, *measurement.warnings),
+    )
+
+
+def _provenance(context: Context, details: Mapping[str, Any], started: float) -> dict[str, Any]:
+    job = context.job
+    generation = job.generation
+    stamp = dt.datetime.fromtimestamp(started, tz=dt.UTC)
+    return {
+        "pizza_version": __version__,
+        "created_at": stamp.isoformat(timespec="seconds"),
+        "backend": context.backend.name,
+        "backend_identity": context.backend.identity,
+        "backend_plugin": dict(
+            zip(("plugin", "distribution", "version"), context.origin, strict=True)
+        ),
+        "method": {**job.method.to_dict(), "details": dict(details)},
+        "perturbation": job.perturbation.to_dict(),
+        "segmenter": job.units.to_dict(),
+        "metrics": [part.to_dict() for part in context.metrics],
+        "evidence": "score" if context.scored else "complete",
+        "generation": {
+            "max_tokens": generation.max_tokens,
+            "temperature": generation.temperature,
+            "seed": generation.seed,
+            "top_logprobs": generation.top_logprobs,
+            "stop": list(generation.stop),
+            "extra": dict(generation.extra),
+        },
+        "seed": job.seed,
+        "tokenizer": context.tokenizer_name,
+    }
