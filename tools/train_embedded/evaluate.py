@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from pizza_embedded import world
 from pizza_embedded.runtime import WEIGHTS, Runtime
 from pizza_embedded.world import Example, Span
@@ -120,15 +119,11 @@ def overlaps(span: Span, others: Iterable[Span]) -> bool:
     return any(start < span[1] and span[0] < end for start, end in others)
 
 
-def occlusion(
-    runtime: Runtime, examples: Sequence[Example], removal: Removal
-) -> dict[str, float]:
+def occlusion(runtime: Runtime, examples: Sequence[Example], removal: Removal) -> dict[str, float]:
     """Return how often leave-one-out finds causal words (of examples answered correctly)."""
     first, value_first, value_third = [], [], []
     per_task: dict[str, list[bool]] = {}
-    for example, (spans, effect) in zip(
-        examples, drops(runtime, examples, removal), strict=True
-    ):
+    for example, (spans, effect) in zip(examples, drops(runtime, examples, removal), strict=True):
         order = [spans[index] for index in np.argsort(-effect, kind="stable")]
         causal = (*example.value_spans, *example.key_spans)
         first.append(overlaps(order[0], causal))
@@ -171,7 +166,9 @@ def main() -> None:
     """Evaluate a folder of weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=WEIGHTS)
-    parser.add_argument("--exact", type=int, default=800, help="prompts per style and kind of names")
+    parser.add_argument(
+        "--exact", type=int, default=800, help="prompts per style and kind of names"
+    )
     parser.add_argument("--occlusion", type=int, default=200, help="prompts per style")
     parser.add_argument("--write", action="store_true", help="keep the figures in metrics.json")
     options = parser.parse_args()

@@ -8,9 +8,8 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
 from pizza_embedded import vocabulary, world
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SPECIAL = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>")
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -97,7 +96,6 @@ def all_merges(vocab: dict[str, int]) -> list[list[str]]:
     for token, _ in sorted(vocab.items(), key=lambda item: item[1]):
         if token in SPECIAL:
             continue
-        for cut in range(1, len(token)):
-            if token[:cut] in vocab and token[cut:] in vocab:
-                merges.append([token[:cut], token[cut:]])
+        cuts = [[token[:cut], token[cut:]] for cut in range(1, len(token))]
+        merges += [[left, right] for left, right in cuts if left in vocab and right in vocab]
     return merges

@@ -32,15 +32,18 @@ class Mix:
 
     Attributes:
         drills: Rows that only copy (of all rows).
+        recaps: Rows that state facts and then state them again (of all rows).
         damaged: Question rows in which words are lost (of the question rows).
         long: Question rows of several hundred tokens.
-        two_facts: True while only the easiest documents are drawn.
+        easy: Share of the question rows that are as simple as can be: two facts, known names,
+            nothing beside them.
     """
 
     drills: float
+    recaps: float = 0.0
     damaged: float = 0.3
     long: float = 0.02
-    two_facts: bool = False
+    easy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class RowMaker:
         rng = self._rng
         if rng.random() < mix.drills:
             return self._chat([self._drill()], weight=0.5)
+        if rng.random() < mix.recaps:
+            return self._recap("known" if rng.random() < mix.easy else "mixed")
         if rng.random() < 0.02:
             return self._chat([(self._junk(), UNKNOWN)])
         turns, plain = self._questions(mix)
@@ -73,23 +78,26 @@ class RowMaker:
     def _questions(self, mix: Mix) -> tuple[list[tuple[str, str]], bool]:
         rng = self._rng
         task = rng.choice(["inventory"] * 12 + ["capital"] * 4 + ["clock"] * 2 + ["sentiment"])
-        if rng.random() < mix.long:
+        easy = rng.random() < mix.easy
+        if easy:
+            n_fillers = 0
+        elif rng.random() < mix.long:
             n_fillers = rng.randint(8, 36)
         else:
             n_fillers = rng.choice([0, 0, 0, 0, 1, 2])
         while True:
             drawn = world.problem(
-                rng, task, n_facts=2 if mix.two_facts and rng.random() < 0.8 else None,
+                rng, task, n_facts=2 if easy else None, names="known" if easy else "mixed",
                 n_questions=rng.choice([2, 3, 4, 4]), n_fillers=n_fillers,
-                redundant=rng.random() < 0.06,
+                redundant=not easy and rng.random() < 0.06,
             )  # fmt: skip
             if drawn.questions and not world.is_held_out(drawn):
                 break
-        if rng.random() < 0.05:
+        if not easy and rng.random() < 0.05:
             drawn = self._unanswerable(drawn)
         document = list(drawn.document)
         asked = [list(question.words) for question in drawn.questions]
-        if rng.random() < mix.damaged:
+        if not easy and rng.random() < mix.damaged:
             document, *asked = self._damage([document, *asked])
         answers = []
         for question, words in zip(drawn.questions, asked, strict=True):
@@ -193,6 +201,40 @@ class RowMaker:
         index = rng.randrange(len(words) - 1)
         question = f"Which word comes after {words[index]}?"
         return "Words: " + " ".join(words) + ". " + question, words[index + 1]
+
+    def _recap(self, names: str) -> Row:
+        """State facts twice or more, in another order and other words.
+
+        All that follows from the first word about a fact is learned: three look-ups a sentence,
+        where a question is one look-up in as many words.
+        """
+        rng = self._rng
+        task = rng.choice(["inventory", "inventory", "inventory", "capital"])
+        facts = world.draw_facts(rng, task, rng.choice([2, 3, 4, 5]), names=names)
+        order = list(range(len(facts)))
+        rng.shuffle(order)
+        words = world.state_facts(rng, task, facts, order)
+        n_given = len(words)
+        for _ in range(rng.choice([1, 2])):
+            rng.shuffle(order)
+            for index in order:
+                words += world.state_facts(rng, task, facts, [index])
+        text, spans = world.render(words)
+        learned = []
+        before = ""
+        for position, word in enumerate(words):
+            fact = word.slot.partition(".")[0]
+            if position >= n_given and word.slot and fact == before:
+                learned.append(spans[position])
+            before = fact or before
+            if word.after.endswith("."):
+                before = ""
+        ids, tokens = self._tokenizer.encode_with_offsets(text)
+        weights = [
+            1.0 if any(a < end and start < b for a, b in learned) else CONTEXT_WEIGHT
+            for start, end in tokens
+        ]
+        return Row(ids, weights)
 
     # --- how it is written ---
 

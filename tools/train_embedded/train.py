@@ -18,12 +18,11 @@ from pathlib import Path
 import torch
 from fit_tokenizer import fit
 from model import CONFIG, Muon, Network
+from pizza_embedded.tokenizer import Tokenizer
 from rows import CONTEXT_WEIGHT, Mix, Row, RowMaker
 from start import start
 from torch import Tensor
 from torch.nn import functional
-
-from pizza_embedded.tokenizer import Tokenizer
 
 POOL = 16
 
@@ -31,15 +30,16 @@ POOL = 16
 class MixAt:
     """What rows are drawn, by the share of the training that is done."""
 
-    def __init__(self, easy: float) -> None:
+    def __init__(self) -> None:
         self.done = 0.0
-        self.easy = easy
 
     def now(self) -> Mix:
-        """Return the shares for now: copying and small documents come first."""
-        if self.done < self.easy:
-            return Mix(drills=0.15, damaged=0.15, long=0.0, two_facts=True)
-        return Mix(drills=0.08, long=0.0 if self.done < 0.4 else 0.01)
+        """Return the shares for now: looking up comes first, then small documents, then all."""
+        if self.done < 0.08:
+            return Mix(drills=0.05, recaps=0.5, damaged=0.15, long=0.0, easy=0.8)
+        if self.done < 0.25:
+            return Mix(drills=0.05, recaps=0.2, damaged=0.15, long=0.0, easy=0.5)
+        return Mix(drills=0.05, recaps=0.08, long=0.0 if self.done < 0.5 else 0.01)
 
 
 def batches(
@@ -83,7 +83,7 @@ def loss_of(network: Network, ids: Tensor, weights: Tensor) -> tuple[Tensor, flo
     """Return the weighted mean loss and the mean loss of answer tokens alone (nats)."""
     hidden = network(ids[:, :-1])
     targets, weights = ids[:, 1:], weights[:, 1:]
-    # A quarter of the context is enough to learn its statistics and spares most of the output layer.
+    # A quarter of the context is enough to learn its statistics, and spares the output layer.
     kept = weights > CONTEXT_WEIGHT
     kept |= (weights > 0) & (torch.rand_like(weights) < 0.25)
     losses = functional.cross_entropy(
@@ -105,11 +105,10 @@ def main() -> None:
     """Train, saving checkpoints as it goes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=18000)
-    parser.add_argument("--tokens", type=int, default=3200)
-    parser.add_argument("--muon-rate", type=float, default=4e-3)
-    parser.add_argument("--adam-rate", type=float, default=3e-3)
-    parser.add_argument("--easy", type=float, default=0.12)
+    parser.add_argument("--steps", type=int, default=5200)
+    parser.add_argument("--tokens", type=int, default=1800)
+    parser.add_argument("--muon-rate", type=float, default=1e-3)
+    parser.add_argument("--adam-rate", type=float, default=1e-3)
     parser.add_argument("--layers", type=int, default=CONFIG["num_hidden_layers"])
     parser.add_argument("--inner", type=int, default=CONFIG["intermediate_size"])
     parser.add_argument("--seed", type=int, default=1)
@@ -137,7 +136,7 @@ def main() -> None:
         network.load_state_dict(saved["network"])
         adam.load_state_dict(saved["adam"])
         muon.buffers = saved["muon"]
-    mix_at = MixAt(options.easy)
+    mix_at = MixAt()
     mix_at.done = first / options.steps
     source = batches(tokenizer, mix_at, options.tokens, options.seed, first // POOL)
     started, running = time.monotonic(), math.nan

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-
 from pizza_embedded import world
 from pizza_embedded.runtime import WEIGHTS, ContextTooLong, Runtime
 
@@ -92,7 +91,7 @@ def test_template_segments_point_into_the_messages(runtime: Runtime) -> None:
 def test_developer_is_read_as_system_and_unknown_roles_are_refused(runtime: Runtime) -> None:
     as_system = runtime.apply_chat_template([("system", "x")])
     assert runtime.apply_chat_template([("developer", "x")]) == as_system
-    with pytest.raises(ValueError, match="'tool'.*system, developer, user, assistant"):
+    with pytest.raises(ValueError, match=r"'tool'.*system, developer, user, assistant"):
         runtime.apply_chat_template([("tool", "x")])
 
 
@@ -119,9 +118,7 @@ def test_generated_logprobs_are_those_of_scoring(runtime: Runtime) -> None:
         assert len(result.token_ids) == 40
         assert result.finish_reason == "length"
         np.testing.assert_allclose(result.logprobs, score.logprobs, atol=1e-4)
-        for token, logprob, top in zip(
-            result.token_ids, result.logprobs, result.top, strict=True
-        ):
+        for token, logprob, top in zip(result.token_ids, result.logprobs, result.top, strict=True):
             assert top[0] == (token, logprob)
             assert [value for _, value in top] == sorted((v for _, v in top), reverse=True)
 
@@ -179,7 +176,7 @@ def test_empty_things(runtime: Runtime) -> None:
 
 def test_too_long_says_limit_and_length(runtime: Runtime) -> None:
     ids = [7] * (runtime.context_length + 5)
-    with pytest.raises(ContextTooLong, match="1029 tokens.*at most 1023") as caught:
+    with pytest.raises(ContextTooLong, match=r"1029 tokens.*at most 1023") as caught:
         runtime.generate([ids], max_new_tokens=1)
     assert (caught.value.limit, caught.value.got) == (1023, 1029)
     with pytest.raises(ContextTooLong):

@@ -55,7 +55,7 @@ class Cache:
     @property
     def capacity(self) -> int:
         """Positions there is room for."""
-        return self.keys[0].shape[2]
+        return int(self.keys[0].shape[2])
 
     def grow(self, extra: int) -> None:
         """Make room for ``extra`` more positions."""
@@ -97,9 +97,7 @@ class Network:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return cls(config, read_safetensors((folder / "model.safetensors").read_bytes()))
 
-    def prefill(
-        self, ids: Ints, wanted: Ints, extra: int = 0
-    ) -> tuple[Floats, Cache]:
+    def prefill(self, ids: Ints, wanted: Ints, extra: int = 0) -> tuple[Floats, Cache]:
         """Run whole sequences.
 
         Args:
@@ -166,8 +164,10 @@ class Network:
         return logits
 
     def _norm(self, hidden: Floats, weight: Floats) -> Floats:
-        square = np.einsum("...d,...d->...", hidden, hidden) / np.float32(hidden.shape[-1])
-        return hidden * (1 / np.sqrt(square + self._epsilon))[..., None] * weight
+        square: Floats = np.einsum("...d,...d->...", hidden, hidden)
+        mean = square / np.float32(hidden.shape[-1])
+        scale: Floats = np.reciprocal(np.sqrt(mean + self._epsilon), dtype=np.float32)
+        return hidden * scale[..., None] * weight
 
     def _split(self, states: Floats) -> Floats:
         rows, time, _ = states.shape
@@ -177,11 +177,10 @@ class Network:
         half = self._head_width // 2
         swapped = np.concatenate([states[..., half:], states[..., :half]], axis=-1)
         cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
-        return states * cos + swapped * sin
+        turned: Floats = states * cos + swapped * sin
+        return turned
 
-    def _keys_values(
-        self, layer: Layer, normed: Floats, positions: Ints
-    ) -> tuple[Floats, Floats]:
+    def _keys_values(self, layer: Layer, normed: Floats, positions: Ints) -> tuple[Floats, Floats]:
         keys, values = np.split(normed @ layer.key_value, 2, axis=-1)
         return self._rotate(self._split(keys), positions), self._split(values)
 
@@ -197,13 +196,15 @@ class Network:
         np.exp(scores, out=scores)
         total = scores.sum(axis=-1, keepdims=True)
         mixed = ((scores @ values) / total).transpose(0, 2, 1, 3)
-        return mixed.reshape(*normed.shape[:2], -1) @ layer.output
+        result: Floats = mixed.reshape(*normed.shape[:2], -1) @ layer.output
+        return result
 
     def _feed(self, layer: Layer, hidden: Floats) -> Floats:
         gate, up = np.split(self._norm(hidden, layer.feed_norm) @ layer.gate_up, 2, axis=-1)
         # A very negative gate overflows exp to infinity, and gate / infinity is the right -0.
         with np.errstate(over="ignore"):
-            return (gate / (1 + np.exp(-gate)) * up) @ layer.down
+            result: Floats = (gate / (1 + np.exp(-gate)) * up) @ layer.down
+        return result
 
 
 def _layer(tensors: Mapping[str, Floats], prefix: str, head_width: int) -> Layer:

@@ -44,7 +44,7 @@ def _one_thread(function: _Function) -> _Function:
     return cast("_Function", _BLAS.wrap(limits=1, user_api="blas")(function))
 
 
-class ContextTooLong(ValueError):
+class ContextTooLong(ValueError):  # noqa: N818 - says what is wrong, and others use the name
     """A sequence has more tokens than the model can read.
 
     Attributes:

@@ -9,71 +9,79 @@ from __future__ import annotations
 
 import random
 
-NAMES = (
-    "Ana Bob Carla David Emma Frank Grace Henry Iris Jack Karen Leo Maria Nina Oscar Paul Quinn "
-    "Rosa Sam Tina Uma Victor Wendy Xavier Yara Zoe Alice Brian Chloe Dan Elena Felix Gina Hugo "
-    "Ivan Julia Kevin Laura Mark Nora Omar Petra Ralph Sofia Tom Ursula Vera Will Anna Ben Clara "
-    "Diego Eva Fred Greta Hans Ines Jonas Kate Lena Max Noah Olga Peter Rita Simon Tara Vince Walt "
-    "Amir Bella Carlos Dora Erik Fiona George Hilda Ian Jane Kurt Lily Mia Nick Otto Pam Ruth Steve"
-).split()
-UNSEEN_NAMES = (
-    "Kwame Priya Thandi Bjorn Saoirse Mateo Aylin Dmitri Ngozi Hiroshi Leila Rafael Ingrid Tariq "
-    "Marcus Edith Gustav Yusuf Beatriz Connor Wilhelm Jasmine Rupert Zainab Fabian Monica"
-).split()
 
-ITEMS = (
-    "apples pears plums cherries lemons oranges bananas grapes peaches melons books pens pencils "
-    "cups plates spoons forks bowls hats coats shoes socks gloves scarves shirts coins stamps "
-    "marbles balls kites dolls toys bikes cars boats trucks chairs tables lamps clocks bags boxes "
-    "baskets bottles jars keys rings beads ribbons flowers roses tulips stones shells buttons "
-    "candles balloons cookies cakes muffins eggs carrots onions peppers tomatoes potatoes beans "
-    "nuts berries notebooks rulers erasers crayons brushes tickets cards maps flags drums bells"
-).split()
-UNSEEN_ITEMS = (
-    "mangoes walnuts lanterns violins teapots umbrellas magnets puzzles trumpets pumpkins bracelets "
-    "sweaters ladders hammers turnips pillows wallets helmets feathers cactuses radishes goblets"
-).split()
+def _words(*lines: str) -> tuple[str, ...]:
+    return tuple(word for line in lines for word in line.split())
 
-COLORS = (
-    "red green blue yellow black white brown pink purple orange gray golden silver violet beige "
-    "crimson scarlet navy olive teal"
-).split()
 
-COUNTRIES = (
-    "France Italy Spain Germany Japan China India Brazil Canada Mexico Egypt Kenya Norway Sweden "
-    "Finland Poland Greece Turkey Russia Chile Peru Cuba Iran Iraq Nepal Portugal Ireland Austria "
-    "Hungary Belgium Denmark Morocco Ghana Nigeria Angola Zambia Vietnam Thailand Malaysia Korea "
-    "Australia Argentina Bolivia Ecuador Colombia Jordan Lebanon Serbia Croatia Romania"
-).split()
-UNSEEN_COUNTRIES = (
-    "Iceland Uruguay Mongolia Tunisia Slovenia Paraguay Senegal Cambodia Estonia Rwanda Botswana "
-    "Albania Honduras Namibia Latvia Ukraine"
-).split()
-CITIES = (
-    "Paris Rome Madrid Berlin Tokyo Beijing Delhi Lima Ottawa Cairo Nairobi Oslo Stockholm Helsinki "
-    "Warsaw Athens Ankara Moscow Santiago Havana Tehran Baghdad Lisbon Dublin Vienna Budapest "
-    "Brussels Copenhagen Rabat Accra Abuja Luanda Lusaka Hanoi Bangkok Seoul Canberra Quito Bogota "
-    "Amman Beirut Belgrade Zagreb London Boston Chicago Sydney Mumbai Toronto Geneva"
-).split()
-UNSEEN_CITIES = (
-    "Reykjavik Montevideo Tunis Ljubljana Asuncion Dakar Tallinn Kigali Gaborone Tirana Windhoek "
-    "Riga Kyiv Hamburg Seville Osaka Denver Marseille Glasgow Tbilisi"
-).split()
+NAMES = _words(
+    "Ana Bob Carla David Emma Frank Grace Henry Iris Jack Karen Leo Maria Nina Oscar Paul Quinn",
+    "Rosa Sam Tina Uma Victor Wendy Xavier Yara Zoe Alice Brian Chloe Dan Elena Felix Gina Hugo",
+    "Ivan Julia Kevin Laura Mark Nora Omar Petra Ralph Sofia Tom Ursula Vera Will Anna Ben Clara",
+    "Diego Eva Fred Greta Hans Ines Jonas Kate Lena Max Noah Olga Peter Rita Simon Tara Vince Walt",
+    "Amir Bella Carlos Dora Erik Fiona George Hilda Ian Jane Kurt Lily Mia Nick Otto Pam",
+    "Ruth Steve",
+)
+UNSEEN_NAMES = _words(
+    "Kwame Priya Thandi Bjorn Saoirse Mateo Aylin Dmitri Ngozi Hiroshi Leila Rafael Ingrid Tariq",
+    "Marcus Edith Gustav Yusuf Beatriz Connor Wilhelm Jasmine Rupert Zainab Fabian Monica",
+)
 
-POSITIVE = (
-    "wonderful great excellent fantastic amazing lovely superb brilliant good delightful perfect "
-    "pleasant charming beautiful splendid marvelous enjoyable impressive nice fun awesome "
-    "delicious friendly fabulous"
-).split()
-NEGATIVE = (
-    "terrible awful horrible bad dreadful boring dull poor disappointing ugly nasty lousy "
-    "unpleasant miserable annoying disgusting rude weak sad mediocre painful tedious "
-    "atrocious ghastly"
-).split()
-SUBJECTS = (
-    "film book soup hotel concert play restaurant service song game trip room coffee story show "
-    "lecture museum party dinner phone chair website album series garden"
-).split()
+ITEMS = _words(
+    "apples pears plums cherries lemons oranges bananas grapes peaches melons books pens pencils",
+    "cups plates spoons forks bowls hats coats shoes socks gloves scarves shirts coins stamps",
+    "marbles balls kites dolls toys bikes cars boats trucks chairs tables lamps clocks bags boxes",
+    "baskets bottles jars keys rings beads ribbons flowers roses tulips stones shells buttons",
+    "candles balloons cookies cakes muffins eggs carrots onions peppers tomatoes potatoes beans",
+    "nuts berries notebooks rulers erasers crayons brushes tickets cards maps flags drums bells",
+)
+UNSEEN_ITEMS = _words(
+    "mangoes walnuts lanterns violins teapots umbrellas magnets puzzles trumpets",
+    "pumpkins bracelets",
+    "sweaters ladders hammers turnips pillows wallets helmets feathers cactuses radishes goblets",
+)
+
+COLORS = _words(
+    "red green blue yellow black white brown pink purple orange gray golden silver violet beige",
+    "crimson scarlet navy olive teal",
+)
+
+COUNTRIES = _words(
+    "France Italy Spain Germany Japan China India Brazil Canada Mexico Egypt Kenya Norway Sweden",
+    "Finland Poland Greece Turkey Russia Chile Peru Cuba Iran Iraq Nepal Portugal Ireland Austria",
+    "Hungary Belgium Denmark Morocco Ghana Nigeria Angola Zambia Vietnam Thailand Malaysia Korea",
+    "Australia Argentina Bolivia Ecuador Colombia Jordan Lebanon Serbia Croatia Romania",
+)
+UNSEEN_COUNTRIES = _words(
+    "Iceland Uruguay Mongolia Tunisia Slovenia Paraguay Senegal Cambodia Estonia Rwanda Botswana",
+    "Albania Honduras Namibia Latvia Ukraine",
+)
+CITIES = _words(
+    "Paris Rome Madrid Berlin Tokyo Beijing Delhi Lima Ottawa Cairo Nairobi Oslo",
+    "Stockholm Helsinki",
+    "Warsaw Athens Ankara Moscow Santiago Havana Tehran Baghdad Lisbon Dublin Vienna Budapest",
+    "Brussels Copenhagen Rabat Accra Abuja Luanda Lusaka Hanoi Bangkok Seoul Canberra Quito Bogota",
+    "Amman Beirut Belgrade Zagreb London Boston Chicago Sydney Mumbai Toronto Geneva",
+)
+UNSEEN_CITIES = _words(
+    "Reykjavik Montevideo Tunis Ljubljana Asuncion Dakar Tallinn Kigali Gaborone Tirana Windhoek",
+    "Riga Kyiv Hamburg Seville Osaka Denver Marseille Glasgow Tbilisi",
+)
+
+POSITIVE = _words(
+    "wonderful great excellent fantastic amazing lovely superb brilliant good delightful perfect",
+    "pleasant charming beautiful splendid marvelous enjoyable impressive nice fun awesome",
+    "delicious friendly fabulous",
+)
+NEGATIVE = _words(
+    "terrible awful horrible bad dreadful boring dull poor disappointing ugly nasty lousy",
+    "unpleasant miserable annoying disgusting rude weak sad mediocre painful tedious",
+    "atrocious ghastly",
+)
+SUBJECTS = _words(
+    "film book soup hotel concert play restaurant service song game trip room coffee story show",
+    "lecture museum party dinner phone chair website album series garden",
+)
 
 FILLERS = (
     "It was a sunny morning.",
@@ -93,9 +101,11 @@ FILLERS = (
     "The road goes along the river.",
 )
 
-_ONSETS = "b c d f g h j k l m n p r s t v w y z br ch cl dr fl gr kr pl pr sk sl st th tr".split()
-_VOWELS = "a e i o u a e i o ai ea io ou ia".split()
-_CODAS = " ,,,n,r,s,l,m,t,k,d,nd,rt,sh,lk,x".replace(" ", "").split(",")
+_ONSETS = _words(
+    "b c d f g h j k l m n p r s t v w y z br ch cl dr fl gr kr pl pr sk sl st th tr",
+)
+_VOWELS = _words("a e i o u a e i o ai ea io ou ia")
+_CODAS = ("", "", "", "n", "r", "s", "l", "m", "t", "k", "d", "nd", "rt", "sh", "lk", "x")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
