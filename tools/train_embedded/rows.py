@@ -77,7 +77,7 @@ class RowMaker:
 
     def _questions(self, mix: Mix) -> tuple[list[tuple[str, str]], bool]:
         rng = self._rng
-        task = rng.choice(["inventory"] * 12 + ["capital"] * 4 + ["clock"] * 2 + ["sentiment"])
+        task = rng.choice(["inventory"] * 9 + ["capital"] * 4 + ["clock"] * 4 + ["sentiment"] * 2)
         easy = rng.random() < mix.easy
         if easy:
             n_fillers = 0
@@ -88,7 +88,7 @@ class RowMaker:
         while True:
             drawn = world.problem(
                 rng, task, n_facts=2 if easy else None, names="known" if easy else "mixed",
-                n_questions=rng.choice([2, 3, 4, 4]), n_fillers=n_fillers,
+                n_questions=rng.choice([2, 3, 4, 5]), n_fillers=n_fillers,
                 redundant=not easy and rng.random() < 0.06,
             )  # fmt: skip
             if drawn.questions and not world.is_held_out(drawn):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ class Layer:
 
     attention_norm: Floats
     query: Floats
-    key_value: Floats
+    key: Floats
+    value: Floats
     output: Floats
     feed_norm: Floats
-    gate_up: Floats
+    gate: Floats
+    up: Floats
     down: Floats
 
 
@@ -88,8 +90,8 @@ class Network:
         half = self._head_width // 2
         rates = float(config["rope_theta"]) ** (-np.arange(half) / half)
         angles = np.outer(np.arange(self.context_length), rates)
-        self._cos = np.cos(np.hstack([angles, angles])).astype(np.float32)
-        self._sin = np.sin(np.hstack([-angles, angles])).astype(np.float32)
+        self._cos: Floats = np.cos(np.hstack([angles, angles])).astype(np.float32)
+        self._sin: Floats = np.sin(np.hstack([-angles, angles])).astype(np.float32)
 
     @classmethod
     def load(cls, folder: Path) -> Network:
@@ -166,8 +168,9 @@ class Network:
     def _norm(self, hidden: Floats, weight: Floats) -> Floats:
         square: Floats = np.einsum("...d,...d->...", hidden, hidden)
         mean = square / np.float32(hidden.shape[-1])
-        scale: Floats = np.reciprocal(np.sqrt(mean + self._epsilon), dtype=np.float32)
-        return hidden * scale[..., None] * weight
+        scale: Floats = (1 / np.sqrt(mean + self._epsilon)).astype(np.float32)
+        normed: Floats = hidden * scale[..., None] * weight
+        return normed
 
     def _split(self, states: Floats) -> Floats:
         rows, time, _ = states.shape
@@ -177,18 +180,18 @@ class Network:
         half = self._head_width // 2
         swapped = np.concatenate([states[..., half:], states[..., :half]], axis=-1)
         cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
-        turned: Floats = states * cos + swapped * sin
+        turned: Floats = np.add(states * cos, swapped * sin, dtype=np.float32)
         return turned
 
     def _keys_values(self, layer: Layer, normed: Floats, positions: Ints) -> tuple[Floats, Floats]:
-        keys, values = np.split(normed @ layer.key_value, 2, axis=-1)
-        return self._rotate(self._split(keys), positions), self._split(values)
+        keys = self._rotate(self._split(_linear(normed, layer.key)), positions)
+        return keys, self._split(_linear(normed, layer.value))
 
     def _attend(
         self, layer: Layer, normed: Floats, positions: Ints, keys: Floats, values: Floats
     ) -> Floats:
         """Attend from ``positions`` to every key that stands at or before each."""
-        query = self._rotate(self._split(normed @ layer.query), positions)
+        query = self._rotate(self._split(_linear(normed, layer.query)), positions)
         scores = query @ keys.transpose(0, 1, 3, 2)
         visible = np.arange(keys.shape[2]) <= positions[:, :, None]
         np.copyto(scores, np.float32(-1e30), where=~visible[:, None])
@@ -196,29 +199,41 @@ class Network:
         np.exp(scores, out=scores)
         total = scores.sum(axis=-1, keepdims=True)
         mixed = ((scores @ values) / total).transpose(0, 2, 1, 3)
-        result: Floats = mixed.reshape(*normed.shape[:2], -1) @ layer.output
-        return result
+        return _linear(mixed.reshape(*normed.shape[:2], -1), layer.output)
 
     def _feed(self, layer: Layer, hidden: Floats) -> Floats:
-        gate, up = np.split(self._norm(hidden, layer.feed_norm) @ layer.gate_up, 2, axis=-1)
-        # A very negative gate overflows exp to infinity, and gate / infinity is the right -0.
+        normed = self._norm(hidden, layer.feed_norm)
+        gate, up = _linear(normed, layer.gate), _linear(normed, layer.up)
+        # In place: making these large arrays anew would cost more than the arithmetic. A very
+        # negative gate overflows exp to infinity, and gate / infinity is the right -0.
         with np.errstate(over="ignore"):
-            result: Floats = (gate / (1 + np.exp(-gate)) * up) @ layer.down
-        return result
+            squashed = np.exp(np.negative(gate))
+            squashed += 1
+            gate /= squashed
+            gate *= up
+        return _linear(gate, layer.down)
+
+
+def _linear(states: Floats, weights: Floats) -> Floats:
+    """Multiply ``(rows, time, inputs)`` by ``(inputs, outputs)`` as one matrix, not row by row."""
+    rows, time, width = states.shape
+    result: Floats = states.reshape(rows * time, width) @ weights
+    return result.reshape(rows, time, -1)
 
 
 def _layer(tensors: Mapping[str, Floats], prefix: str, head_width: int) -> Layer:
-    def joined(names: Sequence[str], scale: float = 1.0) -> Floats:
-        parts = [tensors[f"{prefix}{name}.weight"].T for name in names]
-        return np.ascontiguousarray(np.hstack(parts) * np.float32(scale))
+    def matrix(name: str, scale: float = 1.0) -> Floats:
+        return np.ascontiguousarray(tensors[f"{prefix}{name}.weight"].T * np.float32(scale))
 
     return Layer(
         attention_norm=tensors[f"{prefix}input_layernorm.weight"],
         # The scale of attention scores is put into the weights once.
-        query=joined(["self_attn.q_proj"], head_width**-0.5),
-        key_value=joined(["self_attn.k_proj", "self_attn.v_proj"]),
-        output=joined(["self_attn.o_proj"]),
+        query=matrix("self_attn.q_proj", head_width**-0.5),
+        key=matrix("self_attn.k_proj"),
+        value=matrix("self_attn.v_proj"),
+        output=matrix("self_attn.o_proj"),
         feed_norm=tensors[f"{prefix}post_attention_layernorm.weight"],
-        gate_up=joined(["mlp.gate_proj", "mlp.up_proj"]),
-        down=joined(["mlp.down_proj"]),
+        gate=matrix("mlp.gate_proj"),
+        up=matrix("mlp.up_proj"),
+        down=matrix("mlp.down_proj"),
     )

@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # Padded positions computed at once; above this, arrays leave the processor's cache.
-_BATCH_POSITIONS = 2048
+_BATCH_POSITIONS = 512
 # Positions added to a cache of keys and values at a time: most answers are a few tokens long.
 _CACHE_ROOM = 16
 
