@@ -12,6 +12,7 @@ from pizza_embedded.tokenizer import Tokenizer
 from pizza_embedded.world import UNKNOWN, Problem, Word
 
 CONTEXT_WEIGHT = 0.1
+TASK_SHARES = ("inventory",) * 9 + ("capital",) * 4 + ("clock",) * 4 + ("sentiment",) * 3
 MASKS = ("_", "_", "...", "...", "", "[MASK]")
 SYSTEM = (
     "You are a helpful assistant.",
@@ -70,14 +71,18 @@ class RowMaker:
             return self._recap("known" if rng.random() < mix.easy else "mixed")
         if rng.random() < 0.02:
             return self._chat([(self._junk(), UNKNOWN)])
-        turns, plain = self._questions(mix)
+        task = rng.choice(TASK_SHARES)
+        plain = rng.random() < 0.2
+        # Clock and sentiment documents have one question each, so a row holds several of them.
+        turns = self._questions(mix, task, plain=plain)
+        for _ in range(0 if task in ("inventory", "capital") else rng.randint(1, 3)):
+            turns += self._questions(mix, task, plain=plain)
         return self._plain(turns) if plain else self._chat(turns)
 
     # --- what is asked ---
 
-    def _questions(self, mix: Mix) -> tuple[list[tuple[str, str]], bool]:
+    def _questions(self, mix: Mix, task: str, *, plain: bool) -> list[tuple[str, str]]:
         rng = self._rng
-        task = rng.choice(["inventory"] * 9 + ["capital"] * 4 + ["clock"] * 4 + ["sentiment"] * 2)
         easy = rng.random() < mix.easy
         if easy:
             n_fillers = 0
@@ -104,8 +109,7 @@ class RowMaker:
             kept = {word.slot for word in (*document, *words)}
             slots = {word.slot for word in (*drawn.document, *question.words)}
             answers.append(question.solve(frozenset(slots - kept)))
-        plain = rng.random() < 0.2
-        return self._turns(document, asked, answers, plain), plain
+        return self._turns(document, asked, answers, plain)
 
     def _unanswerable(self, drawn: Problem) -> Problem:
         """Ask a document about facts of another one of its kind."""

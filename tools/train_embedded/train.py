@@ -39,7 +39,9 @@ class MixAt:
             return Mix(drills=0.05, recaps=0.5, damaged=0.15, long=0.0, easy=0.8)
         if self.done < 0.25:
             return Mix(drills=0.05, recaps=0.2, damaged=0.15, long=0.0, easy=0.5)
-        return Mix(drills=0.05, recaps=0.08, long=0.0 if self.done < 0.5 else 0.01)
+        if self.done < 0.5:
+            return Mix(drills=0.05, recaps=0.08, damaged=0.15, long=0.0, easy=0.2)
+        return Mix(drills=0.04, recaps=0.05, damaged=0.35, long=0.01)
 
 
 def batches(
