@@ -155,7 +155,7 @@ def _cache() -> dict[str, Any]:
         "path": str(path),
         "exists": exists,
         "bytes": size,
-        "writable": os.access(place, os.W_OK),
+        "writable": os.access(place, os.W_OK) and (exists or place.is_dir()),
     }
 
 
