@@ -153,7 +153,7 @@ def backend(stub: Stub) -> Callable[..., Any]:
 
 @pytest.fixture
 def ask() -> Callable[..., Request]:
-    """Makes requests: ``ask("text", logprobs=False, max_tokens=5)``, ``ask("text", target=...)``."""
+    """Makes requests: ``ask("text", max_tokens=5)``, ``ask("text", target="...")``."""
 
     def made(
         prompt: Any = "How many?",

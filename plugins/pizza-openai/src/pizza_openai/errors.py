@@ -68,13 +68,13 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 _LIMIT = (
-    r"(?:maximum|max)?\s*(?:context|model)[\w ]*?(?:length|window|size|len)[^\d]{0,20}?(\d+)",
+    r"(?:context|model)[\w ]{0,40}?(?:length|window|size|len)[^\d]{0,20}?(\d+)",
     r"n_ctx\D{0,4}(\d+)",
 )
 _GOT = (
     r"resulted in (\d+) tokens",
     r"requested (?:tokens \()?(\d+)",
-    r"(?:request|prompt|input)[\w ]*? (?:has|contains|is) (\d+)",
+    r"(?:request|prompt|input)[\w ]{0,40}? (?:has|contains|is) (\d+)",
     r"n_prompt_tokens\D{0,4}(\d+)",
     r"request \((\d+) tokens\)",
 )
@@ -89,7 +89,8 @@ _FILTER = re.compile(
 _NO_MODEL = (
     r"model_not_found|(?:unknown|no such|invalid) model|model .{0,100}(?:not found|not exist)"
 )
-_LONGEST = 500
+_LONGEST = 500  # characters of a vendor's message that are shown
+_LONGEST_READ = 10_000
 
 
 class LacksCapabilityError(BadRequestError, CapabilityError):
@@ -147,14 +148,14 @@ class Failure:
             self.code = " ".join(
                 str(inner[k]) for k in ("code", "type") if inner.get(k) is not None
             )
-            self.param = str(inner.get("param") or "")
+            self.param = str(inner.get("param") or "")[:_LONGEST]
         if not isinstance(message, str):
             message = "" if message is None else json.dumps(message, default=str)
-        self.code = keys.scrub(self.code)
-        message = keys.scrub(" ".join(message.split()))
+        self.code = keys.scrub(self.code[:_LONGEST])
+        message = keys.scrub(" ".join(message[:_LONGEST_READ].split()))
         self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "..."
         text = body if isinstance(body, str) else json.dumps(body, default=str)
-        self.raw = keys.scrub(text[:20_000])
+        self.raw = keys.scrub(text[:_LONGEST_READ])
 
     @property
     def is_unknown_model(self) -> bool:
@@ -250,8 +251,8 @@ class Translator:
         if _CONTEXT.search(failure.raw):
             return ContextTooLongError(
                 f"{text} (shorten the prompt, or lower max_tokens)",
-                limit=_number(_LIMIT, failure.raw),
-                got=_number(_GOT, failure.raw),
+                limit=_number(_LIMIT, f"{failure.message} {failure.raw}"),
+                got=_number(_GOT, f"{failure.message} {failure.raw}"),
                 **common,
             )
         if _FILTER.search(f"{failure.code} {failure.message}"):

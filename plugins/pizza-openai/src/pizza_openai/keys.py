@@ -17,8 +17,10 @@ PLACEHOLDER = "no-key"
 """Sent to servers other than OpenAI's when there is no key: most ignore it, none may lack it."""
 
 _MARK = "[key]"
-_MASKED = re.compile(r"[\w\-.]*\*{3,}[\w\-.*]*")
-_LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|hf|key|sess)[-_][\w\-*.…]{6,}|\bBearer\s+\S+")
+_BEARER = re.compile(r"\bBearer\s+\S+")
+_RUN = re.compile(r"[\w\-*.…]+")  # what a key, or a shortened one, consists of
+_PREFIX = re.compile(r"(?:sk|rk|gsk|hf|xai|sess)[-_].{6}")
+_SHOWN = 6  # servers echo the beginning or the end of a key; this much of either gives it away
 
 
 class KeyRing:
@@ -36,7 +38,7 @@ class KeyRing:
         self._fixed: str | None = None
         self._function: Callable[[], str | Awaitable[str]] | None = None
         self._placeholder = placeholder
-        self._seen: dict[str, re.Pattern[str]] = {}
+        self._seen: dict[str, tuple[str, str]] = {}
         if source is None:
             source = os.environ.get(KEY_VARIABLE)
         if callable(source):
@@ -101,24 +103,28 @@ class KeyRing:
 
     def scrub(self, text: str) -> str:
         """``text`` without the key, parts of it, and whatever looks like one."""
-        for key, fragment in self._seen.items():
+        for key in self._seen:
             if len(key) >= 4:
                 text = text.replace(key, _MARK)
-            text = fragment.sub(_MARK, text)
-        text = _MASKED.sub(_MARK, text)
-        return _LOOKS_LIKE_A_KEY.sub(_MARK, text)
+        # Run by run: one pattern for all of it would take quadratic time on a hostile message.
+        return _RUN.sub(self._replace, _BEARER.sub(_MARK, text))
+
+    def _replace(self, match: re.Match[str]) -> str:
+        run = match[0]
+        secret = (
+            "***" in run
+            or _PREFIX.match(run)
+            or any(head in run or tail in run for head, tail in self._seen.values() if head)
+        )
+        return _MARK if secret else run
 
     def _note(self, key: str) -> None:
         if key in self._seen:
             return
         if len(self._seen) >= 64:  # short-lived tokens: the old ones have expired
             self._seen.pop(next(iter(self._seen)))
-        # Servers echo the beginning or the end of a key: hide both, with what they are joined to.
-        if len(key) >= 12:
-            head, tail = re.escape(key[:6]), re.escape(key[-6:])
-            self._seen[key] = re.compile(rf"{head}[\w\-*.…]*|[\w\-*.…]*{tail}")
-        else:
-            self._seen[key] = re.compile(r"(?!)")
+        long = len(key) >= 2 * _SHOWN  # parts of a short one might be ordinary words
+        self._seen[key] = (key[:_SHOWN], key[-_SHOWN:]) if long else ("", "")
 
 
 def _usable(key: str) -> str:

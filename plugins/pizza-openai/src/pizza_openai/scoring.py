@@ -162,10 +162,20 @@ def _running(steps: Sequence[Step]) -> list[int]:
     return offsets
 
 
-def _match(texts: Sequence[str], target: str) -> list[tuple[int, int, str]] | None:
-    """Groups ``(first, last, text)`` of tokens at the end of ``texts`` that make up ``target``."""
-    groups: list[tuple[int, int, str]] = []
-    at, index = len(target), len(texts) - 1
+Groups = list[tuple[int, int, str]]
+"""Consecutive tokens ``(first, last, text)``: their numbers, and the text that they stand for."""
+
+
+def _match(texts: Sequence[str], target: str) -> Groups | None:
+    """The tokens at the end of ``texts`` that make up ``target``."""
+    return _back(texts, target, len(texts) - 1, len(target), set())
+
+
+def _back(
+    texts: Sequence[str], target: str, index: int, at: int, failed: set[tuple[int, int]]
+) -> Groups | None:
+    """Match ``target[:at]`` against the tokens up to ``index``, from behind."""
+    groups: Groups = []
     last = index
     while at > 0:
         if index < 0:
@@ -176,35 +186,55 @@ def _match(texts: Sequence[str], target: str) -> list[tuple[int, int, str]] | No
             index -= 1  # shown as nothing: goes with the token before it
             continue
         if _BROKEN in text:
-            first, begin = _broken_run(texts, index, target, at)
-            if begin < 0:
-                return None
-        elif begin >= 0 and target.startswith(text, begin):
-            first = index
+            before = _broken_run(texts, target, last, at, failed)
+            return None if before is None else before + groups[::-1]
+        if begin >= 0 and target.startswith(text, begin):
+            groups.append((index, last, text))
         elif begin < 0 and text.endswith(target[:at]):
-            first, begin = index, 0  # the boundary falls inside of this token
+            begin = 0  # the boundary falls inside of this token
+            groups.append((index, last, target[:at]))
         else:
             return None
-        groups.append((first, last, target[begin:at]))
-        at, index = begin, first - 1
+        at, index = begin, index - 1
         last = index
-    groups.reverse()
-    return groups
+    return groups[::-1]
 
 
-def _broken_run(texts: Sequence[str], index: int, target: str, at: int) -> tuple[int, int]:
-    """First token of the run of partial characters that ends at ``index``, and where it begins."""
-    first = index
+def _broken_run(
+    texts: Sequence[str], target: str, last: int, at: int, failed: set[tuple[int, int]]
+) -> Groups | None:
+    """Tokens with parts of characters, up to ``last``; how many characters they are is tried.
+
+    Args:
+        texts: The tokens.
+        target: What they should make up.
+        last: The last token of the run.
+        at: Where the run ends in the target.
+        failed: What was tried before in vain; keeps the time polynomial.
+    """
+    if (last, at) in failed:
+        return None
+    first = last
     while first > 0 and (_BROKEN in texts[first - 1] or not texts[first - 1]):
         first -= 1
-    begin = 0
-    if first > 0:
-        anchor = texts[first - 1]
-        begin = target.rfind(anchor, 0, at - 1) + len(anchor)
-        if begin < len(anchor):  # not found: the run reaches back into the prompt
-            begin = 0
-    longest = sum(len(text) for text in texts[first : index + 1])
-    return first, begin if 0 < at - begin <= longest else -1
+    shown = "".join(texts[first : last + 1])
+    literals = re.split(f"{_BROKEN}+", shown)
+    gaps = [len(gap) for gap in re.findall(f"{_BROKEN}+", shown)]
+    pattern = re.escape(literals[0])
+    for gap, literal in zip(gaps, literals[1:], strict=True):
+        # Every character takes at least one mark, and only those beyond ASCII can be cut.
+        pattern += f"[^\\x00-\\x7f]{{1,{gap}}}{re.escape(literal)}"
+    whole = re.compile(pattern)
+    shortest = len(gaps) + sum(map(len, literals))
+    for begin in range(at - shortest, max(0, at - len(shown)) - 1, -1):
+        if whole.fullmatch(target, begin, at):
+            before = _back(texts, target, first - 1, begin, failed)
+            if before is not None:
+                return [*before, (first, last, target[begin:at])]
+    if at <= len(shown) and target.endswith(literals[-1][-at:], 0, at):
+        return [(first, last, target[:at])]  # the boundary falls inside of the run
+    failed.add((last, at))
+    return None
 
 
 def _joined(steps: Sequence[Step], first: int, last: int, text: str) -> Step:
