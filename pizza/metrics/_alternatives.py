@@ -27,12 +27,12 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Listing:
-    """What some output positions list; columns are alternatives, the last is the written token.
+    """What some output positions list; column 0 is the written token, then alternatives.
 
     Attributes:
         ids: ``(n_positions, n_columns)`` int, `UNKNOWN` where the reference lists no such token.
-        logprobs: Same shape, at most 0, at least `FLOOR`; ``-inf`` = padding, or a token that
-            stands in an earlier column already.
+        logprobs: Same shape, at most 0, at least `FLOOR`; ``-inf`` = padding, a written token
+            that is among the alternatives, or an alternative that is listed a second time.
         least: ``(n_positions,)`` log-probability of the least likely alternative; 0 for none.
         count: ``(n_positions,)`` number of alternatives.
     """
@@ -88,19 +88,19 @@ def listing(
     values = np.full(numbers.shape, -np.inf)
     padded = np.arange(width) >= count[:, None]
     listed = np.clip(np.nan_to_num(all_values[:stop], nan=FLOOR), FLOOR, 0.0)
-    values[:, :width] = np.where(padded, -np.inf, listed)
+    values[:, 1:] = np.where(padded, -np.inf, listed)
     least = np.where(padded, 0.0, listed).min(axis=1, initial=0.0)
     get = ids.get
     flat = [get(token, UNKNOWN) for row in texts for token in row]
-    numbers[:, :width][~padded] = flat
-    numbers[:, width] = [get(token, UNKNOWN) for token in written]
+    numbers[:, 1:][~padded] = flat
+    numbers[:, 0] = [get(token, UNKNOWN) for token in written]
     if completion.logprobs is not None:
         own = np.clip(np.nan_to_num(completion.logprobs[:stop], nan=FLOOR), FLOOR, 0.0)
         fresh = [token not in row for token, row in zip(written, texts, strict=True)]
-        values[:, width] = np.where(fresh, own, -np.inf)
+        values[:, 0] = np.where(fresh, own, -np.inf)
     for position, row in enumerate(texts):
         if len(set(row)) < len(row):
-            repeats = [column for column, token in enumerate(row) if token in row[:column]]
+            repeats = [1 + at for at, token in enumerate(row) if token in row[:at]]
             values[position, repeats] = -np.inf
     return Listing(ids=numbers, logprobs=values, least=least, count=count)
 

@@ -82,7 +82,7 @@ def _ranks(listed: Listing, wanted: NDArray[np.intp]) -> NDArray[np.float64]:
     """Rank of one token per position, ``(n_positions,)``: alternatives that are more likely."""
     found = (listed.ids == wanted[:, None]) & np.isfinite(listed.logprobs)
     value = np.where(found, listed.logprobs, -np.inf).max(axis=1, initial=-np.inf)
-    above = (listed.logprobs[:, :-1] > value[:, None]).sum(axis=1)
+    above = (listed.logprobs[:, 1:] > value[:, None]).sum(axis=1)
     return np.where(found.any(axis=1), above, listed.count).astype(np.float64)
 
 
@@ -109,7 +109,7 @@ def _best_ranks(
     """Best rank of each id in any position (inf = nowhere), and the largest rank there is."""
     listed = listing(completion, ids, len(completion.tokens), who=who, metric=_NAME)
     values = listed.logprobs
-    above = (values[:, None, :-1] > values[:, :, None]).sum(axis=2)
+    above = (values[:, None, 1:] > values[:, :, None]).sum(axis=2)
     best = np.full(len(ids), np.inf)
     known = (listed.ids >= 0) & np.isfinite(values)
     np.minimum.at(best, listed.ids[known], above[known].astype(np.float64))

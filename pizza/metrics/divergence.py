@@ -65,7 +65,7 @@ class _DivergenceMetric(Metric):
             part = slice(start, start + _CHUNK)
             before = _rows(own, pairs.position[part])
             p, q = _on_union(before, _rows(pairs.perturbed, part))
-            values[part] = np.maximum(self._terms(p, q).sum(axis=1), 0.0)
+            values[part] = np.maximum(_row_sums(self._terms(p, q)), 0.0)
         effects[pairs.row, pairs.position] = values
         rows, positions = pairs.ended.T
         effects[rows, positions] = self._when_ended(reference, own, positions)
@@ -74,13 +74,13 @@ class _DivergenceMetric(Metric):
     def _when_ended(
         self, reference: Completion, own: Listing, positions: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        wanted = np.array([own.ids[at, -1] for at in positions], dtype=np.intp)
+        wanted = np.array([own.ids[at, 0] for at in positions], dtype=np.intp)
         found = own.ids[positions] == wanted[:, None]
         values = np.where(found, own.logprobs[positions], -np.inf)
         p = np.exp(values.max(axis=1, initial=-np.inf))
         q = np.minimum(p, 0.5)
         pairs = np.stack([p, 1.0 - p], axis=1), np.stack([q, 1.0 - q], axis=1)
-        result: NDArray[np.float64] = np.maximum(self._terms(*pairs).sum(axis=1), 0.0)
+        result: NDArray[np.float64] = np.maximum(_row_sums(self._terms(*pairs)), 0.0)
         return result
 
     @abstractmethod
@@ -167,11 +167,21 @@ def _shares(
     listed: NDArray[np.float64], least: NDArray[np.float64], unlisted: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What each unlisted token and what "other" gets of the mass that is left, ``(n,)`` each."""
-    left = np.maximum(1.0 - listed.sum(axis=1), RESIDUE)
+    left = np.maximum(1.0 - _row_sums(listed), RESIDUE)
     fill = np.minimum(np.exp(least), left / (unlisted + 1))
     return fill, left - unlisted * fill
 
 
 def _normalised(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = rows / rows.sum(axis=1, keepdims=True)
+    result: NDArray[np.float64] = rows / _row_sums(rows)[:, None]
+    return result
+
+
+def _row_sums(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of rows, added from left to right.
+
+    `numpy.sum` adds in an order that depends on the width, which depends on the other rows'
+    padding: the last bit of a row must not.
+    """
+    result: NDArray[np.float64] = rows.cumsum(axis=1)[:, -1]
     return result

@@ -165,3 +165,13 @@ def test_best_place_anywhere(make):
     assert TokenDisplacement("location-invariant").compare(reference, [nowhere]).tolist() == [
         [3, 3, 3]
     ]
+
+
+@pytest.mark.parametrize("metric", [TokenDisplacement(), KLDivergence(), JSDivergence()])
+def test_a_longer_list_in_the_same_batch_changes_nothing(make, metric):
+    reference = make(("a", {"b": 0.9, "c": 0.05}))
+    short = make(("a", {"b": 0.9}))
+    long = make(("b", dict.fromkeys("bcdefgh", 0.1)))
+    together = metric.compare(reference, [short, long])
+    np.testing.assert_array_equal(metric.compare(reference, [short])[0], together[0])
+    np.testing.assert_array_equal(metric.compare(reference, [long])[0], together[1])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pizza.abc import TokenTable
 from pizza.completion import Completion, pack_alternatives
 from pizza.errors import ConfigError, IncomparableError
 from pizza.metrics import SPECS
@@ -56,7 +57,7 @@ RANGES = {
     "cosine": (0, 2),
 }
 every = pytest.mark.parametrize("name", METRICS)
-many = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 tokens = st.sampled_from(("a", "b", "c", " d", " e", "é", "\ufffd", "🍐"))
 probabilities = st.one_of(st.floats(0, 1), st.just(1.0), st.just(0.0), st.just(1e-300))
@@ -183,8 +184,9 @@ def test_specs_name_something_that_exists(spec):
     assert spec.summary
 
 
-@every
-def test_a_hundred_long_outputs_take_moments(name):
+@pytest.fixture(scope="module")
+def long_outputs():
+    """A vocabulary, an output of 200 tokens with 20 alternatives each, and 100 to compare."""
     rng = np.random.default_rng(0)
     vocabulary = [f" w{number}" for number in range(3000)]
 
@@ -205,11 +207,15 @@ def test_a_hundred_long_outputs_take_moments(name):
             alternative_logprobs=values,
         )
 
-    from pizza.abc import TokenTable
-
     table = TokenTable(tokens=tuple(vocabulary), embeddings=rng.normal(size=(3000, 64)))
     reference = output()
-    perturbed = [output(reference) for _ in range(50)] + [output() for _ in range(50)]
+    others = [output(reference) for _ in range(50)] + [output() for _ in range(50)]
+    return table, reference, others
+
+
+@every
+def test_a_hundred_long_outputs_take_moments(name, long_outputs):
+    table, reference, perturbed = long_outputs
     metric = METRICS[name](table)
     start = time.process_time()
     metric.compare(reference, perturbed)
