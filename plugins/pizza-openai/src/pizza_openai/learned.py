@@ -70,7 +70,7 @@ class Learned:
         """
         if failure.status not in (400, 422):
             return False
-        if failure.mentions("logprobs") and self._learn_logprobs(failure, body):
+        if failure.mentions(r"logprobs|\binclude\b") and self._learn_logprobs(failure, body):
             return True
         if not failure.mentions(_NOT_ACCEPTED):
             return False

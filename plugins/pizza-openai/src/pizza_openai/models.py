@@ -32,8 +32,8 @@ def is_base(model: str) -> bool:
 def price_of(model: str) -> Price | None:
     """The bundled list price, or ``None`` when it is not known for certain."""
     table = _prices()
-    name = _bare(model)
-    pair = table["models"].get(name) or table["models"].get(_DATE.sub("", name))
+    # Fine-tuned models ("ft:...") have prices of their own: they are not found here.
+    pair = table["models"].get(model) or table["models"].get(_DATE.sub("", model))
     if pair is None:
         return None
     return Price(prompt=pair[0], completion=pair[1], source=f"{table['source']}, {table['date']}")
