@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Completion` <-> bytes, for caches. Lossless: a cached answer scores exactly as a fresh one.
 
-Layout: ``b"PZ1"``, one byte that names the compression, CRC-32 of the rest, length of the
+Layout: ``b"PZ1"``, CRC-32 of the rest, one byte that names the compression, length of the
 compressed texts, the compressed texts (msgpack), then the numbers as they are: float32 where
 nothing is lost by it (most servers compute in it), else float64. Compressing the numbers too
 would cost more time than it saves space: their low bits are noise.
@@ -20,7 +20,8 @@ import numpy as np
 from pizza.completion import Completion, Usage
 
 _MAGIC = b"PZ1"
-_HEAD = struct.Struct("<3scII")
+_HEAD = struct.Struct("<3sI")
+_FORM = struct.Struct("<cI")
 _ZSTD_LEVEL = 3
 _ZLIB_LEVEL = 1
 
@@ -79,12 +80,14 @@ def encode(completion: Completion) -> bytes:
             model=completion.model,
         )
     )
+    packed: bytes
     if _zstd is not None:
         kind, packed = b"s", _zstd.ZstdCompressor(level=_ZSTD_LEVEL).compress(texts)
     else:
         kind, packed = b"z", zlib.compress(texts, _ZLIB_LEVEL)
-    body: bytes = packed + (narrow if single else flat.astype("<f8")).tobytes()
-    return _HEAD.pack(_MAGIC, kind, zlib.crc32(body), len(packed)) + body
+    stored: bytes = (narrow if single else flat.astype("<f8")).tobytes()
+    body = _FORM.pack(kind, len(packed)) + packed + stored
+    return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
 
 
 def decode(data: bytes) -> Completion:
@@ -93,16 +96,17 @@ def decode(data: bytes) -> Completion:
     Raises:
         DamagedError: They are not what `encode` made.
     """
-    try:
-        magic, kind, checksum, length = _HEAD.unpack_from(data)
-    except struct.error as error:
-        raise DamagedError("too short") from error
+    if len(data) < _HEAD.size + _FORM.size:
+        raise DamagedError("too short")
+    magic, checksum = _HEAD.unpack_from(data)
     body = memoryview(data)[_HEAD.size :]
     if magic != _MAGIC or zlib.crc32(body) != checksum:
         raise DamagedError("the checksum is wrong")
     try:
-        stored = _decoder.decode(_unpack(kind, bytes(body[:length])))
-        return _completion(stored, body[length:])
+        kind, length = _FORM.unpack_from(body)
+        end = _FORM.size + length
+        stored = _decoder.decode(_unpack(kind, bytes(body[_FORM.size : end])))
+        return _completion(stored, body[end:])
     except (msgspec.DecodeError, zlib.error, ValueError) as error:
         raise DamagedError(str(error)) from error
 

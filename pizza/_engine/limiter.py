@@ -78,7 +78,7 @@ class Limiter:
         self._random = random.Random(seed)  # noqa: S311 - jitter
         self._slots = limits.max_concurrency
         self.requests = Quota(limits.requests_per_minute, limits.burst_s, now)
-        self.tokens = Quota(limits.tokens_per_minute, limits.burst_s, now)
+        self.tokens = Quota(limits.tokens_per_minute, limits.burst_s, now, estimated=True)
         self.told = self.requests.told or self.tokens.told
         self.in_flight = 0
         self._queue: list[tuple[int, int, _Waiter]] = []
@@ -270,7 +270,9 @@ class Limiter:
         self._forget(permit)
         self._answered = True
         if rate is not None:
-            self._observe(permit, rate)
+            self._observe(permit, rate, charged=False)
+            if rate.remaining_requests is None or rate.remaining_requests >= 1:
+                self.tokens.refused(permit.tokens, rate.remaining_tokens, retry_after_s)
         first = permit.epoch == self._epoch
         if first:
             self._epoch += 1
@@ -309,7 +311,7 @@ class Limiter:
         wait = min(0.5 * 2.0 ** min(self._refusals - 1, 60), _LONGEST_PAUSE_S)
         return wait * self._random.uniform(1.0, 1.2)
 
-    def _observe(self, permit: Permit, rate: RateStatus) -> None:
+    def _observe(self, permit: Permit, rate: RateStatus, *, charged: bool = True) -> None:
         now = self._clock.now()
         requests, tokens = self._on_the_way(permit)
         self.requests.observe(
@@ -331,6 +333,7 @@ class Limiter:
             on_the_way=tokens,
             sent_at=permit.sent_at,
             now=now,
+            undisturbed=charged and permit.epoch == self._epoch,
         )
 
     def _on_the_way(self, permit: Permit) -> tuple[float, float]:

@@ -21,6 +21,8 @@ _CONFIRM_S = 1.5
 """Two announcements this far apart tell a fixed window from a server that always says "60 s"."""
 _HALVE_EVERY_S = 5.0
 _SLOWEST = 1 / 60
+_MOST = 8.0
+"""Times that a server may charge more tokens than were estimated."""
 _DISTRUST_S = 300.0
 
 
@@ -63,9 +65,17 @@ class Quota:
         per_minute: The user's limit, or ``None`` when it is to be learned.
         burst_s: The user's cap on bursts, in seconds of the rate, or ``None``.
         now: The clock.
+        estimated: Costs are estimates (tokens), and the server may count otherwise.
     """
 
-    def __init__(self, per_minute: float | None, burst_s: float | None, now: float) -> None:
+    def __init__(
+        self,
+        per_minute: float | None,
+        burst_s: float | None,
+        now: float,
+        *,
+        estimated: bool = False,
+    ) -> None:
         self.burst_s = burst_s
         self.sent = 0.0
         """All that was ever taken: differences tell what was sent after an answer's request."""
@@ -76,6 +86,10 @@ class Quota:
             self.user = Bucket(rate, max(1.0, rate * (burst_s or 60.0)), now)
             self.server = Bucket(rate, max(1.0, rate * (burst_s or 1.0)), now)
         self.told = per_minute is not None
+        self.factor = 1.0
+        """What the server charges per unit that is reserved here."""
+        self._estimated = estimated
+        self._compared: tuple[float, float, float] | None = None
         self.announced = False
         self.window = False
         """Whether the server counts in fixed windows, and so refills nothing before they end."""
@@ -93,6 +107,7 @@ class Quota:
         if self.user is not None:
             longest = self.user.wait(cost, 0.0, now)
         if (server := self.server) is not None:
+            cost *= self.factor
             until = self._fixed_until(server, now)
             if until > now:
                 # Nothing refills before then.
@@ -109,7 +124,7 @@ class Quota:
         if self.user is not None:
             self.user.level -= cost
         if self.server is not None:
-            self.server.level -= cost
+            self.server.level -= cost * self.factor
 
     def give_back(self, cost: float, *, sent: bool) -> None:
         """Return what was taken and not used.
@@ -148,6 +163,7 @@ class Quota:
         on_the_way: float,
         sent_at: float,
         now: float,
+        undisturbed: bool = True,
     ) -> None:
         """Learn from one answer.
 
@@ -161,6 +177,7 @@ class Quota:
                 charged this request first.
             sent_at: When it was sent.
             now: The clock.
+            undisturbed: Nothing was refused since it was sent, so all that was sent was charged.
         """
         trusted = now >= self._distrusted_until
         if limit is not None and limit > 0 and trusted:
@@ -172,16 +189,57 @@ class Quota:
         if reset_s is not None and not self._place_in_window(limit, remaining, reset_s, now):
             return
         # What the server said is older than what was sent since, and it has refilled since.
-        level = remaining - (self.sent - mark) - on_the_way
+        if self._estimated and trusted and undisturbed:
+            self._compare(server, remaining, mark, sent_at)
+        level = remaining - (self.sent - mark + on_the_way) * self.factor
         if self._fixed_until(server, now) <= now:
             level += server.rate * (now - sent_at)
         server.refill(now)
         if trusted:
-            seen = min(remaining + cost, self._widest(server, limit))
+            seen = min(remaining + cost * self.factor, self._widest(server, limit))
             server.capacity = max(server.capacity, seen)
             server.level = min(level, server.capacity)
         else:
             server.level = min(level, server.level)
+
+    def _compare(self, server: Bucket, remaining: float, mark: float, sent_at: float) -> None:
+        """Find out what the server charges per unit, from what it had left at two moments.
+
+        Servers estimate a request's tokens in their own way (characters, padding, images), and a
+        reservation that is a quarter too small is a 429 for every fourth request.
+        """
+        if self._compared is None or mark <= self._compared[0]:
+            self._compared = self._compared or (mark, remaining, sent_at)
+            return
+        mark_0, remaining_0, sent_0 = self._compared
+        reserved = mark - mark_0
+        if reserved * self.factor < max(server.rate, 0.2 * server.capacity):
+            return
+        self._compared = (mark, remaining, sent_at)
+        if max(remaining, remaining_0) > 0.9 * server.capacity:
+            # A bucket that was full on the way has lost what flowed in.
+            return
+        refilled = 0.0 if self.window else server.rate * (sent_at - sent_0)
+        ratio = (remaining_0 - remaining + refilled) / reserved
+        # Too small is a 429, too large is corrected by the next answer: never below 1.
+        ratio = min(max(ratio, 1.0), _MOST)
+        if abs(ratio - self.factor) > 0.03:
+            self.factor += 0.5 * (ratio - self.factor)
+
+    def refused(self, cost: float, remaining: float | None, retry_after_s: float | None) -> None:
+        """A request was refused for this quota: its charge is more than what was left.
+
+        Args:
+            cost: What was reserved for it.
+            remaining: What the server had left.
+            retry_after_s: When it would have had enough; whole seconds are too coarse to use.
+        """
+        if not self._estimated or self.server is None or remaining is None or cost <= 0:
+            return
+        charge = remaining
+        if retry_after_s is not None and retry_after_s % 1:
+            charge += self.server.rate * retry_after_s
+        self.factor = max(self.factor, min(charge / cost, _MOST))
 
     def _learn_rate(self, rate: float, now: float) -> None:
         if self.server is None:
@@ -244,6 +302,7 @@ class Quota:
 
     def punish(self, now: float) -> None:
         """The server refused: nothing is left, and bursts get smaller."""
+        self._compared = None
         server = self.server
         if server is None:
             return
