@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surroundings in which the documentation's commands and programs run."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from support.server import served_model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The embedded model under the names that the documentation uses, with a key."""
+    with served_model(model_name="gpt-4o-mini") as running:
+        yield running
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch, server):
+    """An empty folder, and variables as somebody has them who follows the documentation."""
+    monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.startswith(("OPENAI_", "PIZZA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("PIZZA_CACHE", str(tmp_path / "responses.sqlite"))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"])
+    (tmp_path / "prompt.txt").write_text("Eva has 4 hats. How many hats does Eva have?\n")
+    (tmp_path / "chat.json").write_text(
+        '[{"role": "system", "content": "Be brief."},'
+        ' {"role": "user", "content": "Eva has 4 hats. How many hats does Eva have?"}]'
+    )
+    return tmp_path
