@@ -101,7 +101,8 @@ def resolve(registry: Registry, kind: Kind, value: Any) -> Part:
         name=value.name,
         value=made,
         options=value.options,
-        requires=spec.requires,
+        # Options may change what a part needs (a table of one's own instead of the model's).
+        requires=getattr(made, "requires", spec.requires),
         evidence=spec.evidence if isinstance(spec, MetricSpec) else "text",
         origin=(info.name, info.distribution, info.version),
     )

@@ -31,7 +31,8 @@ class Spec:
         needs: Import names of packages that the target imports beyond its own distribution's
             hard dependencies, e.g. ``("torch", "transformers")``.
         install: The command that installs what is needed, for error messages.
-        requires: Capabilities that the backend must have.
+        requires: Capabilities that the backend must have. A made part with an attribute
+            ``requires`` of its own says more precisely what it needs with its options.
     """
 
     name: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pizza.abc import Metric, Resources, TokenTable
+from pizza.capability import Capability
 from pizza.errors import IncomparableError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Cosine(Metric):
 
     def __init__(self, table: TokenTable | None = None) -> None:
         self._given = table
+        needed = {Capability.EMBEDDINGS} if table is None else set[Capability]()
+        self.requires = frozenset(needed)
         self._table: TokenTable | None = table
         self._ids: dict[str, int] = {} if table is None else _numbered(table)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pizza.abc import Resources, TokenTable
+from pizza.capability import Capability
 from pizza.errors import ConfigError
 from pizza.perturbations._replacement import ReplacementStrategy
 from pizza.perturbations._unit_tokens import pieces, tokenizer_or_none
@@ -46,6 +47,8 @@ class NthNearest(ReplacementStrategy):
             )
         self._n = n
         self._table = table
+        needed = {Capability.EMBEDDINGS} if table is None else set[Capability]()
+        self.requires = frozenset(needed)
 
     def replacements(
         self, prompt: Prompt, units: Sequence[Unit], resources: Resources

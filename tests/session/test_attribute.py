@@ -9,7 +9,7 @@ import pytest
 from support.games import ALL, WordGame
 
 import pizza
-from pizza.abc import Method, Metric, PerturbationStrategy, Scores, Segmenter
+from pizza.abc import Method, Metric, PerturbationStrategy, Scores, Segmenter, TokenTable
 from pizza.capability import Capability
 from pizza.errors import (
     AuthError,
@@ -468,3 +468,12 @@ async def test_the_frame_is_tidy():
     assert len(frame) == 4 * 5
     whole = frame[frame.output_index == -1]
     assert whole.set_index("unit").score.to_dict() == pytest.approx(WEIGHTS)
+
+
+async def test_a_table_of_ones_own_stands_in_for_the_models_embeddings():
+    table = TokenTable(tokens=("it", " is", " so", "no"), embeddings=np.eye(4), special=frozenset())
+    game = WordGame(WEIGHTS, changes={"3": "no"})
+    result = await explain(game, metrics=pizza.Choice("cosine", table=table))
+    assert result.unit_scores.tolist() == close([0, 0, 1, 0, 0])
+    with pytest.raises(CapabilityError, match="embeddings"):
+        await explain(game, metrics="cosine")
