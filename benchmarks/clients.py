@@ -53,7 +53,10 @@ class Work:
     def text(self, index: int) -> str:
         """The prompt with this number."""
         text = f"#{index} "
-        return text if self.lengths is None else text.ljust(self.lengths[index], "x")
+        if self.lengths is None:
+            return text
+        filler = "the quick brown fox jumps over the lazy dog "
+        return (text + filler * (self.lengths[index] // len(filler) + 1))[: self.lengths[index]]
 
     def body(self, index: int) -> dict[str, object]:
         """The same request as a plain JSON body."""

@@ -325,7 +325,7 @@ class Quota:
 
     def guess(self, rate: float, now: float) -> None:
         """Nobody said how fast: start from a rate that was seen to work."""
-        rate = max(rate, _SLOWEST)
+        rate = max(rate, 1.0)
         self.server = Bucket(rate, _smallest(rate), now, level=0.0)
         self._ceiling = math.inf
 

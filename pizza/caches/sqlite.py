@@ -28,6 +28,7 @@ from pizza.abc import ResponseCache
 from pizza.caches import CacheWarning
 from pizza.errors import CacheError
 
+_MAGIC = b"SQLite format 3\0"
 _APPLICATION_ID = 0x70697A7A  # "pizz"
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -179,7 +180,16 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Prompts and answers may be private: nobody else reads a file that we make.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        head = os.read(descriptor, len(_MAGIC))
+    finally:
+        os.close(descriptor)
+    # SQLite itself would overwrite a file that is too short to be anything.
+    if head not in (b"", _MAGIC):
+        raise CacheError(
+            f"the cache {path} cannot be used: it is not an SQLite file. Name another file."
+        )
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")

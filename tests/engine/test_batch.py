@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+
+import pytest
+from simulated import Simulated, request, requests
+
+from pizza._engine.scheduler import Scheduler
+from pizza.completion import Completion, Reply
+from pizza.errors import BackendError, BackendUnavailableError, BadRequestError
+from pizza.limits import Limits
+from pizza.testing.clock import ManualClock
+
+
+class Batched(Simulated):
+    """Answers eight at once, in a second; notes the batches."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.batch_size = 8
+        self.batches = []
+        self.fail = None
+
+    async def answer(self, request):
+        raise AssertionError("a batched backend is asked in batches")
+
+    async def answer_batch(self, requests):
+        self.batches.append([one.prompt.text for one in requests])
+        await self.clock.sleep(1.0)
+        if self.fail is not None:
+            failure, self.fail = self.fail, None
+            raise failure
+        return [
+            BadRequestError("bad")
+            if "bad" in one.prompt.text
+            else Reply(completion=Completion(text=one.prompt.text))
+            for one in requests
+        ]
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+async def run(backend, clock, work, **options):
+    async with Scheduler(backend, clock=clock, **options) as scheduler:
+        return await clock.run(scheduler.run(work))
+
+
+async def test_batches_are_full_and_in_order(clock):
+    backend, work = Batched(clock), list(requests(33))
+    results = await run(backend, clock, work)
+    assert [r.completion.text for r in results] == [one.prompt.text for one in work]
+    # The first request goes alone, until something was answered.
+    assert [len(batch) for batch in backend.batches] == [1, 8, 8, 8, 8]
+    assert [text for batch in backend.batches for text in batch] == [
+        one.prompt.text for one in work
+    ]
+
+
+async def test_one_batch_is_computed_at_a_time(clock):
+    backend = Batched(clock)
+    await run(backend, clock, list(requests(33)))
+    assert clock.now() == 5.0
+
+
+async def test_failures_are_those_of_their_request(clock):
+    backend = Batched(clock)
+    work = [request(text) for text in ("a", "bad", "c")]
+    results = await run(backend, clock, work)
+    assert [isinstance(result, BadRequestError) for result in results] == [False, True, False]
+
+
+async def test_a_batch_that_fails_as_a_whole_is_tried_again(clock):
+    backend = Batched(clock)
+    backend.fail = BackendUnavailableError("out of memory")
+    results = await run(backend, clock, list(requests(4)))
+    assert sum(result.attempts == 2 for result in results) >= 1
+    assert all(result.attempts <= 2 for result in results)
+
+
+async def test_a_wrong_number_of_answers_is_the_plugins_fault(clock):
+    backend = Batched(clock)
+
+    async def short(requests):
+        return []
+
+    backend.answer_batch = short
+    (result,) = await run(backend, clock, [request()])
+    assert "0 answers for 1 requests" in str(result)
+
+
+async def test_anything_a_batch_raises_is_contained(clock):
+    backend = Batched(clock)
+    backend.fail = ZeroDivisionError("oops")
+    (result,) = await run(backend, clock, [request()])
+    assert type(result) is BackendError
+    assert isinstance(result.__cause__, ZeroDivisionError)
+
+
+async def test_who_is_gone_before_the_batch_starts_is_not_computed_for(clock):
+    backend = Batched(clock)
+    async with Scheduler(backend, clock=clock) as scheduler:
+        await clock.run(scheduler.submit(request("probe")))
+        first = asyncio.create_task(scheduler.submit(request("first")))
+        await clock.settle()
+        gone = asyncio.create_task(scheduler.submit(request("gone")))
+        stays = asyncio.create_task(scheduler.submit(request("stays")))
+        await clock.settle()
+        gone.cancel()
+        await clock.advance(5)
+        assert (await first).completion.text == "first"
+        assert (await stays).completion.text == "stays"
+    assert backend.batches == [["probe"], ["first"], ["stays"]]
+
+
+async def test_less_concurrency_than_a_batch_makes_smaller_batches(clock):
+    backend = Batched(clock)
+    await run(backend, clock, list(requests(9)), limits=Limits(max_concurrency=4))
+    assert [len(batch) for batch in backend.batches] == [1, 4, 4]
