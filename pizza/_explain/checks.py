@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pizza._explain.job import Context
-from pizza._parts import Part, require, resolve_metrics
+from pizza._parts import require, resolve_metrics
 from pizza.abc import Backend, Resources, Tokenizer, TokenTable
 from pizza.capability import Capability
 from pizza.errors import (
@@ -16,58 +16,80 @@ from pizza.errors import (
 from pizza.prompt import Unit
 
 
-async def negotiate(context: Context) -> None:
-    """Hold what the parts and the target need against what the backend can do.
+def negotiate(context: Context) -> None:
+    """Hold what the parts and the target need against what the backend may be able to do.
 
     Raises:
-        CapabilityError, ConfigError: They do not fit; nothing was sent but a probe.
+        CapabilityError, ConfigError: They do not fit; nothing was sent.
     """
     job, backend = context.job, context.backend
     kind = job.target.kind
     declared = backend.capabilities | backend.uncertain
     if kind == "label" and Capability.CLASSIFY not in declared:
         raise _target_error(backend, "a class label", Capability.CLASSIFY)
-    if job.metrics is None:
-        context.metrics = _default_metrics(context, declared)
-    else:
-        context.metrics = job.metrics
-    tokens = any(part.evidence == "tokens" for part in context.metrics)
-    needs_score = job.evidence == "score" or kind in ("text", "contrast") or bool(job.target.span)
-    wanted = set[Capability]()
-    if tokens and job.evidence != "complete":
-        wanted.add(Capability.SCORE)
-    context.capabilities = await context.confirm(frozenset(wanted), context.account)
-    can_score = Capability.SCORE in context.capabilities
-    if needs_score and tokens and not can_score:
-        what = {"text": "a given text", "contrast": "a contrast"}.get(kind, "scored evidence")
-        raise _target_error(backend, what, Capability.SCORE)
-    if needs_score and tokens and job.evidence == "complete":
+    context.metrics = job.metrics or resolve_metrics(context.registry, "logprob-diff")
+    if job.metrics is None and not declared & {Capability.LOGPROBS, Capability.SCORE}:
+        compare_texts(context)
+    if _needs_score(context) and job.evidence == "complete":
         raise ConfigError(
             f"the target {kind!r} is scored, not written: evidence='complete' cannot explain it. "
             "Use evidence='auto'."
         )
-    context.scored = tokens and can_score and job.evidence != "complete"
     texts = [part.name for part in context.metrics if part.evidence != "tokens"]
     if texts and (kind == "contrast" or job.target.span):
         raise ConfigError(
             f"a contrast or a span of the output cannot be explained by {', '.join(texts)}: "
             "these compare whole texts. Use logprob-diff or prob-diff."
         )
-    effective = context.capabilities
+    _settle_evidence(context, declared)
+
+
+async def confirm(context: Context) -> None:
+    """Find out about the capabilities that the backend is not sure of, and negotiate again.
+
+    Raises:
+        CapabilityError: The backend cannot do what it thought it might.
+
+    Cost: at most one short request per uncertain capability that is wanted, once a session.
+    """
+    wanted = {Capability.SCORE} if context.scored else set()
+    known = await context.confirm(frozenset(wanted), context.account)
+    if context.job.metrics is None and not known & {Capability.LOGPROBS, Capability.SCORE}:
+        compare_texts(context)
+    _settle_evidence(context, known)
+
+
+def _settle_evidence(context: Context, capabilities: frozenset[Capability]) -> None:
+    job, backend = context.job, context.backend
+    tokens = any(part.evidence == "tokens" for part in context.metrics)
+    can_score = Capability.SCORE in capabilities
+    if _needs_score(context) and not can_score:
+        named = {"text": "a given text", "contrast": "a contrast"}
+        raise _target_error(
+            backend, named.get(job.target.kind, "scored evidence"), Capability.SCORE
+        )
+    context.capabilities = capabilities
+    context.scored = tokens and can_score and job.evidence != "complete"
     if context.scored:
-        effective |= {Capability.LOGPROBS}
+        capabilities |= {Capability.LOGPROBS}
     for part in (*context.metrics, job.method, job.perturbation, job.units):
-        require(context.registry, part, effective, backend.name)
+        require(context.registry, part, capabilities, backend.name)
 
 
-def _default_metrics(context: Context, declared: frozenset[Capability]) -> tuple[Part, ...]:
-    if declared & {Capability.LOGPROBS, Capability.SCORE}:
-        return resolve_metrics(context.registry, "logprob-diff")
+def _needs_score(context: Context) -> bool:
+    target = context.job.target
+    asked = context.job.evidence == "score" or target.kind in ("text", "contrast") or target.span
+    return bool(asked) and any(part.evidence == "tokens" for part in context.metrics)
+
+
+def compare_texts(context: Context) -> None:
+    """Go on with a metric that needs no log-probabilities, and say so in the result."""
     context.warnings.append(
         f"{context.backend.name} gives no log-probabilities: the texts are compared instead "
         "(edit-distance), which sees only changes large enough to change the words."
     )
-    return resolve_metrics(context.registry, "edit-distance")
+    context.metrics = resolve_metrics(context.registry, "edit-distance")
+    context.scored = False
 
 
 def _target_error(backend: Backend, what: str, needed: Capability) -> CapabilityError:

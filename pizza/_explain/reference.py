@@ -37,9 +37,13 @@ async def ask_reference(context: Context) -> tuple[list[Question], Completion]:
     if texts or (tokens and not context.scored):
         reference = cast("Completion", output)
         if logprobs and reference.logprobs is None:
-            raise IncomparableError(
+            works = ("edit-distance", "exact-match", "rouge-l", "jaccard")
+            raise CapabilityError(
                 f"{context.backend.name} answered without log-probabilities. Metrics that work "
-                "without them: edit-distance, exact-match, rouge-l, jaccard."
+                f"without them: {', '.join(works)}.",
+                needed="logprobs",
+                backend=context.backend.name,
+                alternatives=works,
             )
         questions.append(
             Question(

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from pizza import __version__
-from pizza._engine.measure import Measurement, drive
+from pizza._engine.measure import Measurement, Question, drive
 from pizza._explain.checks import (
     calls_left,
     check_budget,
+    compare_texts,
+    confirm,
     negotiate,
     questions_per_coalition,
     resources,
@@ -27,7 +29,7 @@ from pizza._explain.reference import ask_reference
 from pizza.abc import Game, Scores
 from pizza.attribution import Attribution, Evaluations, MetricScores
 from pizza.completion import Completion, frozen_array
-from pizza.errors import PluginContractError
+from pizza.errors import CapabilityError, PluginContractError
 from pizza.prompt import Unit
 
 
@@ -41,14 +43,15 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
             in_thread, confirm.
     """
     context = Context(job=job, **owned)
-    await negotiate(context)
+    negotiate(context)
     lent = resources(context)
     units = await segment(context, lent)
     check_budget(context, len(units))
     await context.in_thread(job.perturbation.value.prepare, job.prompt, units, lent)
+    await confirm(context)
+    questions, output = await _first_answers(context)
     for part in context.metrics:
         await context.in_thread(part.value.prepare, lent)
-    questions, output = await ask_reference(context)
     measurement = Measurement(
         scheduler=context.scheduler,
         prompt=job.prompt,
@@ -65,6 +68,19 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
     )
     scores = await _score(context, measurement, units, len(output.tokens))
     return _result(context, measurement, units, output, scores, started)
+
+
+async def _first_answers(context: Context) -> tuple[list[Question], Completion]:
+    try:
+        return await ask_reference(context)
+    except CapabilityError:
+        # Some models tell only when asked that they give no log-probabilities. Who named a metric
+        # gets the error; who named none gets an answer.
+        plain = context.job.target.kind == "completion" and context.job.target.span is None
+        if context.job.metrics is not None or not plain or context.job.evidence == "score":
+            raise
+        compare_texts(context)
+        return await ask_reference(context)
 
 
 async def _score(

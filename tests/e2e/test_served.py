@@ -166,3 +166,12 @@ async def test_a_cache_file_answers_the_second_run(tmp_path):
     assert second.calls == 0
     assert second.cache_hits == first.calls
     np.testing.assert_array_equal(first.scores, second.scores)
+
+
+async def test_a_model_that_refuses_log_probabilities_is_still_explained_by_default():
+    with served_model() as server:
+        async with session(server, model=f"{server.model}-reasoning") as opened:
+            result = await opened.attribute(PROMPT)
+    assert result.metric == "edit-distance"
+    assert "no log-probabilities" in result.warnings[0]
+    assert result.unit_scores.max() > 0
