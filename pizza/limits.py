@@ -20,12 +20,13 @@ class Limits:
     A limit that is ``None`` is learned from what the server announces (``x-ratelimit-*``).
 
     Attributes:
-        requests_per_minute: Attempts (retries included) started in any minute.
-        tokens_per_minute: Prompt plus completion tokens of those attempts.
+        requests_per_minute: Attempts (retries included) per minute, as a sustained rate. A burst
+            comes on top of it: in any ``t`` seconds at most ``rate * (t + burst)`` are started.
+        tokens_per_minute: Prompt plus completion tokens of those attempts, likewise.
         max_concurrency: Requests in flight at the same time.
         burst_s: How many seconds' worth of a rate may be sent at once after a pause. Small values
-            suit servers that enforce per-second quotas. ``None``: start with one second's worth
-            and learn from the server.
+            suit servers that enforce per-second quotas. ``None``: one second's worth, and as much
+            as the server announces that it has left, up to a minute's worth.
     """
 
     requests_per_minute: float | None = None

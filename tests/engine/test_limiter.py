@@ -353,3 +353,20 @@ def test_slots_and_permits_are_conserved(steps, slots):
         assert limiter.in_flight == limiter.queued == 0
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.25, 2.0])
+async def test_a_server_that_counts_tokens_otherwise_refuses_little(factor):
+    clock, rng, n = ManualClock(), random.Random(1), 400
+    sizes = [4 * rng.randint(53, 800) for _ in range(n)]
+    rule = make_rule("none", None, 120_000, 10_000)
+    backend = Simulated(clock, rule, jitter_s=0.02)
+    ask = rule.ask
+    rule.ask = lambda tokens, now: ask(factor * tokens, now)
+    async with Scheduler(backend, clock=clock) as scheduler:
+        work = list(requests(n, lambda i: sizes[i]))
+        results = await clock.run(scheduler.run(work), limit=3000)
+    assert not any(isinstance(result, Exception) for result in results)
+    best = (factor * backend.tokens - 10_000) / 2000
+    assert best / (backend.admitted[-1] - backend.arrivals[0][0]) >= 0.97
+    assert backend.refused <= 15

@@ -261,3 +261,33 @@ def test_a_request_that_cost_more_than_reserved_is_charged():
     before = quota.room()
     quota.charge(30.0)
     assert quota.room() == before - 30.0
+
+
+@pytest.mark.parametrize("charged", [1.0, 1.25, 2.0, 4.0])
+def test_how_the_server_counts_tokens_is_learned_from_what_it_has_left(charged):
+    quota, now, left = Quota(120_000.0, None, 0.0, estimated=True), 0.0, 60_000.0
+    headers(quota, 0.0, limit=120_000.0, remaining=left)
+    for _ in range(40):
+        now += 0.5
+        quota.take(1500.0 / charged)
+        left = left + 0.5 * 2000.0 - 1500.0
+        headers(quota, now, limit=120_000.0, remaining=left, cost=1500.0 / charged)
+    assert quota.factor == pytest.approx(charged, rel=0.05)
+
+
+def test_a_refusal_says_how_much_more_the_server_counts():
+    quota = Quota(120_000.0, None, 0.0, estimated=True)
+    headers(quota, 0.0, limit=120_000.0, remaining=9_000.0)
+    # 400 were left and 0.3 s at 2,000/s were missing: it was charged 1,000 for our 500.
+    quota.refused(500.0, 400.0, 0.3)
+    assert quota.factor == pytest.approx(2.0)
+    # Whole seconds are rounded: only what was left says something.
+    quota.refused(500.0, 400.0, 30.0)
+    assert quota.factor == pytest.approx(2.0)
+
+
+def test_requests_are_counted_by_everybody_in_the_same_way():
+    quota = Quota(600.0, None, 0.0)
+    headers(quota, 0.0, remaining=9.0)
+    quota.refused(1.0, 400.0, 0.3)
+    assert quota.factor == 1.0
