@@ -10,10 +10,7 @@ from typing import Any, cast
 from pizza._engine.measure import Progress, Question
 from pizza._explain.job import Context
 from pizza.completion import Completion, Request
-from pizza.errors import (
-    ConfigError,
-    IncomparableError,
-)
+from pizza.errors import CapabilityError, ConfigError, IncomparableError
 
 
 async def ask_reference(context: Context) -> tuple[list[Question], Completion]:
