@@ -267,11 +267,11 @@ def test_a_request_that_cost_more_than_reserved_is_charged():
 def test_how_the_server_counts_tokens_is_learned_from_what_it_has_left(charged):
     quota, now, left = Quota(120_000.0, None, 0.0, estimated=True), 0.0, 60_000.0
     headers(quota, 0.0, limit=120_000.0, remaining=left)
-    for _ in range(40):
+    for _ in range(400):
         now += 0.5
-        quota.take(1500.0 / charged)
-        left = left + 0.5 * 2000.0 - 1500.0
-        headers(quota, now, limit=120_000.0, remaining=left, cost=1500.0 / charged)
+        quota.take(1100.0 / charged)
+        left = left + 0.5 * 2000.0 - 1100.0
+        headers(quota, now, limit=120_000.0, remaining=left, cost=1100.0 / charged)
     assert quota.factor == pytest.approx(charged, rel=0.05)
 
 
