@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,12 @@ def alternatives(tokens: Sequence[wire.Token]) -> Rows | None:
     for token in tokens:
         top = token.top_logprobs
         if isinstance(top, list):
-            kept = [a for a in top if a.logprob is not None]
-            texts.append(tuple([a.token for a in kept]))
-            values.append([a.logprob for a in kept if a.logprob is not None])
+            row = [a.logprob for a in top]
+            if None in row:
+                top = [a for a in top if a.logprob is not None]
+                row = [a.logprob for a in top]
+            texts.append(tuple([a.token for a in top]))
+            values.append(cast("list[float]", row))
         elif top:
             pairs = [(text, value) for text, value in top.items() if value is not None]
             texts.append(tuple([text for text, _ in pairs]))

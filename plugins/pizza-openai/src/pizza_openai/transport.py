@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -20,6 +21,10 @@ import httpx2
 from pizza_openai.urls import is_loopback
 
 _CONNECT_S = 10.0
+_LIMITS = b"x-ratelimit-"
+_READ = frozenset(
+    b"content-encoding content-type location retry-after retry-after-ms x-request-id".split()
+)
 _READ_BUFFER = 1 << 20  # aiohttp's 64 KB pauses and resumes reading many times per large body
 
 
@@ -101,7 +106,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                         raise BodyCutOffError(str(error), request=request) from error
                     body = b""  # the status says enough
                 return httpx2.Response(
-                    status, headers=list(response.raw_headers), content=body, request=request
+                    status, headers=_wanted(response.raw_headers), content=body, request=request
                 )
         except httpx2.HTTPError:
             raise
@@ -158,6 +163,13 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
 def _pairs(request: httpx2.Request) -> list[tuple[str, str]]:
     return [(k.decode("latin-1"), v.decode("latin-1")) for k, v in request.headers.raw]
+
+
+def _wanted(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    # Servers behind a content network send thirty headers, and every look-up walks all of them.
+    return [
+        pair for pair in headers if (name := pair[0].lower()) in _READ or name.startswith(_LIMITS)
+    ]
 
 
 def _translated(error: Exception, request: httpx2.Request) -> httpx2.TransportError:
