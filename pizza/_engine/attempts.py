@@ -69,6 +69,7 @@ class Sender:
         ledger: The budget.
         backoff: When to try again.
         clock: The clock.
+        timeout_s: Seconds that one attempt may take; ``None`` when ``answer`` sees to that itself.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Sender:
         ledger: Ledger,
         backoff: Backoff,
         clock: Clock,
+        timeout_s: float | None,
     ) -> None:
         self._backend = backend
         self._answer = answer
@@ -86,6 +88,7 @@ class Sender:
         self._ledger = ledger
         self._backoff = backoff
         self._clock = clock
+        self._timeout_s = timeout_s
         self._price = backend.price
         self._closed = False
         self._refused: tuple[float, PermanentError] | None = None
@@ -138,7 +141,12 @@ class Sender:
     # --- the steps ----------------------------------------------------------------------------
 
     def _course(self, request: Request) -> _Course:
-        prompt = self._backend.count_tokens(request)
+        try:
+            prompt = self._backend.count_tokens(request)
+        except PizzaError:
+            raise
+        except Exception as error:
+            raise contained(error, self._backend.name) from error
         longest = request.generation.max_tokens if request.kind == "complete" else 0
         cost = self._price.cost(prompt, longest) if self._price is not None else 0.0
         worst = Amount(calls=1, tokens=prompt + longest, cost=cost)
@@ -187,7 +195,7 @@ class Sender:
         return reply
 
     async def _timed(self, request: Request) -> Reply:
-        timeout = self._clock.timeout(self._backoff.policy.attempt_timeout_s)
+        timeout = self._clock.timeout(self._timeout_s)
         name = self._backend.name
         try:
             async with timeout:
@@ -207,7 +215,7 @@ class Sender:
                 ) from error
             if timeout.expired():
                 raise BackendTimeoutError(
-                    f"{name} gave no answer within {self._backoff.policy.attempt_timeout_s:g} s "
+                    f"{name} gave no answer within {self._timeout_s or 0:g} s "
                     "(RetryPolicy.attempt_timeout_s).",
                     backend=name,
                 ) from error

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pizza.completion import Reply
-from pizza.errors import BackendError, PluginContractError
+from pizza.errors import BackendError, BackendTimeoutError, PluginContractError
 
 if TYPE_CHECKING:
+    from pizza._engine.clock import Clock
     from pizza.abc import Backend
     from pizza.completion import Request
 
@@ -28,11 +29,17 @@ class Batcher:
     Args:
         backend: The backend.
         group: Owner of the task that runs the batches.
+        clock: The clock.
+        timeout_s: Seconds that one batch may take.
     """
 
-    def __init__(self, backend: Backend, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, backend: Backend, group: asyncio.TaskGroup, clock: Clock, timeout_s: float
+    ) -> None:
         self._backend = backend
         self._group = group
+        self._clock = clock
+        self._timeout_s = timeout_s
         self._waiting: deque[_Item] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -87,7 +94,18 @@ class Batcher:
                 future.set_exception(result)
 
     async def _ask(self, requests: list[Request]) -> Sequence[Reply | BackendError]:
-        results = await self._backend.answer_batch(requests)
+        timeout = self._clock.timeout(self._timeout_s)
+        try:
+            async with timeout:
+                results = await self._backend.answer_batch(requests)
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise BackendTimeoutError(
+                f"{self._backend.name} did not answer a batch of {len(requests)} within "
+                f"{self._timeout_s:g} s (RetryPolicy.attempt_timeout_s).",
+                backend=self._backend.name,
+            ) from error
         if len(results) != len(requests):
             raise PluginContractError(
                 f"{self._backend.name}: answer_batch gave {len(results)} answers for "

@@ -43,8 +43,11 @@ class Clock(Protocol):
         """Wait."""
         ...
 
-    def timeout(self, seconds: float) -> Timeout:
-        """``async with clock.timeout(2.0):`` raises `TimeoutError` when the block takes longer."""
+    def timeout(self, seconds: float | None) -> Timeout:
+        """``async with clock.timeout(2.0):`` raises `TimeoutError` when the block takes longer.
+
+        With ``None`` it takes as long as it takes, but can still be ended by `Timeout.expire`.
+        """
         ...
 
 
@@ -56,7 +59,7 @@ class Timeout:
 
     __slots__ = ("_cancelling", "_clock", "_expired", "_seconds", "_task", "_timer")
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    def __init__(self, clock: Clock, seconds: float | None) -> None:
         self._clock = clock
         self._seconds = seconds
         self._task: asyncio.Task[object] | None = None
@@ -80,7 +83,8 @@ class Timeout:
             raise RuntimeError("a timeout guards a block of a task, and none is running.")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = self._clock.call_later(self._seconds, self.expire)
+        if self._seconds is not None:
+            self._timer = self._clock.call_later(self._seconds, self.expire)
         return self
 
     async def __aexit__(
@@ -96,7 +100,8 @@ class Timeout:
             return
         # Somebody else may have cancelled the task as well; then the cancellation goes on.
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise TimeoutError(f"took longer than {self._seconds:g} s") from error
+            limit = "allowed" if self._seconds is None else f"{self._seconds:g} s"
+            raise TimeoutError(f"took longer than {limit}") from error
 
 
 class SystemClock:
@@ -120,6 +125,6 @@ class SystemClock:
         """See `Clock.sleep`."""
         await asyncio.sleep(seconds)
 
-    def timeout(self, seconds: float) -> Timeout:
+    def timeout(self, seconds: float | None) -> Timeout:
         """See `Clock.timeout`."""
         return Timeout(self, seconds)

@@ -30,7 +30,7 @@ from pizza._engine.retry import Backoff
 from pizza._engine.workers import work
 from pizza.caches import CacheWarning
 from pizza.completion import Completion, Request, Usage
-from pizza.errors import PizzaError, SessionClosedError
+from pizza.errors import CacheError, PizzaError, SessionClosedError
 from pizza.limits import Budget, Limits, RetryPolicy
 
 if TYPE_CHECKING:
@@ -145,13 +145,19 @@ class Scheduler:
         self._flights: Flights[Answer | PizzaError] = Flights()
         self._keys = KeyMaker(backend.identity)
         self._limiter = Limiter(self._limits, self._clock)
+        retry = retry or RetryPolicy()
+        answer, timeout_s = backend.answer, retry.attempt_timeout_s
+        if backend.batch_size > 1:
+            # The time counts from when a batch starts, not while a request waits for its turn.
+            answer = Batcher(backend, self._group, self._clock, timeout_s).answer
         self._sender = Sender(
             backend,
-            Batcher(backend, self._group).answer if backend.batch_size > 1 else backend.answer,
+            answer,
             self._limiter,
             Ledger(budget or Budget(), backend.price, backend.name),
-            Backoff(retry or RetryPolicy()),
+            Backoff(retry),
             self._clock,
+            None if backend.batch_size > 1 else timeout_s,
         )
         self._storing: set[asyncio.Task[None]] = set()
         self._open = False
@@ -286,11 +292,20 @@ class Scheduler:
         task = self._group.create_task(self._store(self._cache, key, answer), name="pizza-store")
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)
-        await asyncio.shield(task)
+        # Unlike a shield this raises nothing when closing gives up on the task.
+        await asyncio.wait((task,))
         return answer
 
     async def _look_up(self, cache: ResponseCache, key: str) -> Completion | None:
-        data = await cache.get(key)
+        try:
+            data = await cache.get(key)
+        except PizzaError:
+            raise
+        except Exception as error:
+            raise CacheError(
+                f"the cache cannot be read: {type(error).__name__}: {error}. Use another one, or "
+                "none."
+            ) from error
         if data is None:
             return None
         try:

@@ -29,6 +29,9 @@ class _Timer:
 class ManualClock:
     """Time stands still until `advance` or `run` moves it.
 
+    It sees tasks and timers of the event loop; work on other threads or behind a socket is not
+    waited for.
+
     Example:
         >>> async def example() -> float:
         ...     clock = ManualClock()
@@ -79,7 +82,7 @@ class ManualClock:
         finally:
             timer.cancel()
 
-    def timeout(self, seconds: float) -> Timeout:
+    def timeout(self, seconds: float | None) -> Timeout:
         """See `pizza._engine.clock.Clock.timeout`."""
         return Timeout(self, seconds)
 

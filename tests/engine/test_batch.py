@@ -7,7 +7,7 @@ from simulated import Simulated, request, requests
 from pizza._engine.scheduler import Scheduler
 from pizza.completion import Completion, Reply
 from pizza.errors import BackendError, BackendUnavailableError, BadRequestError
-from pizza.limits import Limits
+from pizza.limits import Limits, RetryPolicy
 from pizza.testing.clock import ManualClock
 
 
@@ -118,3 +118,18 @@ async def test_less_concurrency_than_a_batch_makes_smaller_batches(clock):
     backend = Batched(clock)
     await run(backend, clock, list(requests(9)), limits=Limits(max_concurrency=4))
     assert [len(batch) for batch in backend.batches] == [1, 4, 4]
+
+
+async def test_time_counts_from_when_a_batch_starts(clock):
+    backend = Batched(clock)
+    retry = RetryPolicy(attempts=1, attempt_timeout_s=1.5)
+    # The last of five batches waits four seconds for its turn.
+    results = await run(backend, clock, list(requests(33)), retry=retry)
+    assert not any(isinstance(result, Exception) for result in results)
+
+
+async def test_a_batch_that_hangs_is_ended(clock):
+    backend = Batched(clock)
+    retry = RetryPolicy(attempts=1, attempt_timeout_s=0.5)
+    (result,) = await run(backend, clock, [request()], retry=retry)
+    assert "did not answer a batch of 1 within 0.5 s" in str(result)

@@ -198,13 +198,14 @@ async def test_an_answer_that_cannot_be_stored_is_still_delivered(clock, backend
     assert "disk full" in caplog.text
 
 
-async def test_a_cache_that_cannot_be_read_is_an_error_before_money_is_spent(clock, backend):
+@pytest.mark.parametrize("error", [CacheError("cannot be read"), KeyError("cannot be read")])
+async def test_a_cache_that_cannot_be_read_is_an_error_before_money_is_spent(clock, backend, error):
     class Broken(MemoryCache):
         async def get(self, key):
-            raise CacheError("cannot be read")
+            raise error
 
     async with Scheduler(backend, cache=Broken(), clock=clock) as scheduler:
-        with pytest.raises(CacheError):
+        with pytest.raises(CacheError, match="cannot be read"):
             await clock.run(scheduler.submit(request()))
     assert backend.arrivals == []
 
