@@ -167,6 +167,8 @@ class Session:
         cache = self._open_cache()
         self._backend = await self._open_backend(self._registry)
         self._stack.push_async_callback(self._backend.aclose)
+        # The first count may load a vocabulary, which takes a second: not on the loop.
+        await self._in_thread(self._backend.count_tokens, Request(prompt=Prompt.of("warm")))
         self._scheduler = await self._stack.enter_async_context(
             Scheduler(
                 self._backend,
