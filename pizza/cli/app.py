@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -54,7 +55,22 @@ def run() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        code = _run()
+        sys.stdout.flush()
+    except OSError as error:
+        # A full disk, for example. Python would try once more when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"error: cannot write to standard output: {error.strerror}.", err=True)
+        return 1
+    return code
+
+
+def _run() -> int:
+    try:
         code = app(standalone_mode=True)
     except SystemExit as finished:
-        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+        code = finished.code
+        if not isinstance(code, int):
+            code = int(code is not None)
     return code if isinstance(code, int) else 0

@@ -163,6 +163,14 @@ def attribute(
             rich_help_panel=_MEASURE,
         ),
     ] = "auto",
+    skip_failures: Annotated[
+        bool,
+        typer.Option(
+            "--skip-failures",
+            help="Give no score to a change that the model refuses to answer, instead of failing.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = False,
     rpm: Annotated[
         float | None,
         typer.Option(
@@ -291,6 +299,7 @@ def attribute(
         target=target,
         contrast=contrast,
         evidence=evidence,
+        skip_failures=skip_failures,
         rpm=rpm,
         tpm=tpm,
         concurrency=concurrency,

@@ -75,7 +75,7 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         console,
         "Here",
         [
-            ("cache", size, cache["path"], cache["writable"]),
+            ("cache", f"{cache['path']} ({size})", "", cache["writable"]),
             ("terminal", terminal["said"], "", True),
         ],
     )

@@ -142,7 +142,7 @@ def _encoding(name: str) -> dict[str, Any]:
     from pizza import tokenizers
 
     present = tokenizers.is_cached(name)
-    advice = "" if present else "fetched on first use; word units and estimates need none"
+    advice = "" if present else "fetched on first use; only token units need them"
     return {"encoding": name, "present": present, "advice": advice}
 
 

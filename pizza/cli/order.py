@@ -44,6 +44,7 @@ class Order:
     target: str | None
     contrast: str | None
     evidence: str
+    skip_failures: bool
     rpm: float | None
     tpm: float | None
     concurrency: int
@@ -108,6 +109,7 @@ class Order:
                 max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed
             ),
             "evidence": self.evidence,
+            "skip_failures": self.skip_failures,
             "seed": self.seed,
         }
 

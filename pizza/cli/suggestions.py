@@ -140,10 +140,13 @@ def _given(order: Order) -> list[tuple[str, ...]]:
         given += [(name, value) for value in values]
     if order.cache is not None and "PIZZA_CACHE" not in os.environ:
         given.append(("--cache", str(order.cache)))
-    if order.no_cache:
-        given.append(("--no-cache",))
-    if order.source.perturb_marks:
-        given.append(("--perturb-marks",))
+    for name, wanted in (
+        ("--no-cache", order.no_cache),
+        ("--perturb-marks", order.source.perturb_marks),
+        ("--skip-failures", order.skip_failures),
+    ):
+        if wanted:
+            given.append((name,))
     return given
 
 

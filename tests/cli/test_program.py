@@ -170,3 +170,20 @@ def test_a_reader_that_leaves_early_is_no_crash():
         said = process.stderr.read()
         process.wait()
     assert b"Traceback" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk to write to")
+@pytest.mark.parametrize("command", [["doctor"], ["attribute", "--no-cache", "--quiet", SHORT]])
+def test_a_full_disk_is_an_error_and_not_a_crash(command):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [*COMMAND[:-1], *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "error: cannot write to standard output: No space left on device."
+    ]
