@@ -103,6 +103,8 @@ def test_doctor_reports_what_is_there_and_how_to_get_the_rest(pizza_command, tmp
 
 
 def test_doctor_says_whether_the_ranks_are_there(pizza_command, tmp_path, monkeypatch):
+    # What other tests loaded is in memory and needs no file.
+    monkeypatch.setattr("pizza.tokenizers._loaded", {})
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     before = pizza_command("doctor", "--json").json["tiktoken"]
     assert [t["present"] for t in before] == [False, False]
