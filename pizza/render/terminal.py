@@ -16,10 +16,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pizza.attribution import Attribution, MetricScores
+from pizza.attribution import Attribution
 from pizza.prompt import FixedSpan
 from pizza.render import scale
 from pizza.render.pieces import Piece, pieces, ranked, shortened, strongest
+from pizza.render.table import units_table
 from pizza.render.text import harmless, one_line, plural
 from pizza.render.view import View
 
@@ -150,75 +151,11 @@ def _table_section(attribution: Attribution, view: View) -> Iterable[RenderableT
     more = len(order) - len(shown)
     yield Text()
     yield heading("Strongest units", f"{len(shown)} of {len(order)}" if more else "")
-    table = units_table(attribution, [index for _, index in shown], view)
+    table, hidden = units_table(attribution, [index for _, index in shown], view)
     yield Padding(table, _INDENT)
-    if hidden := len(attribution.results) - 1 - _n_further(table, attribution):
+    if hidden:
         said = f"{plural(hidden, 'more metric')} did not fit: use a wider terminal or --json"
         yield Padding(Text(said, style="dim"), _INDENT)
-
-
-def units_table(attribution: Attribution, indices: Sequence[int], view: View) -> Table:
-    """A table of units: score (with its standard error), bar, unit, further metrics that fit."""
-    scores = attribution.unit_scores
-    largest = strongest(scores.tolist())
-    digits = scale.digits_for(largest)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(Text(harmless(attribution.metric)), justify="right", no_wrap=True)
-    errors = attribution.standard_errors
-    if errors is not None:
-        table.add_column("std. error", justify="right", no_wrap=True)
-    wide = 12 if view.width >= 72 else 6
-    table.add_column("", no_wrap=True, width=wide)
-    table.add_column("unit", overflow="fold", min_width=12)
-    further = _further_metrics(attribution, view.width - wide - 20)
-    for result in further:
-        table.add_column(Text(harmless(result.metric)), justify="right", no_wrap=True)
-    names = _distinct_names(attribution)
-    for index in indices:
-        score = float(scores[index])
-        part = scale.share(score, largest)
-        cells = [Text(scale.number(score, digits))]
-        if errors is not None:
-            cells.append(Text(scale.number(float(errors[0, index]), digits).lstrip("+")))
-        bar = scale.bar(part, wide, unicode=view.unicode)
-        cells.append(Text(bar, style=scale.bar_style(part)))
-        cells.append(Text(names[index]))
-        for result in further:
-            other = result.scores[0]
-            places = scale.digits_for(strongest(other.tolist()))
-            cells.append(Text(scale.number(float(other[index]), places)))
-        table.add_row(*cells)
-    return table
-
-
-def _n_further(table: Table, attribution: Attribution) -> int:
-    return len(table.columns) - 3 - (attribution.standard_errors is not None)
-
-
-def _further_metrics(attribution: Attribution, width: int) -> list[MetricScores]:
-    """The metrics after the first whose columns fit into ``width``; the rest is in the JSON."""
-    left = width - len(attribution.metric) - (14 if attribution.standard_errors is not None else 2)
-    fitting = []
-    for result in attribution.results[1:]:
-        left -= len(result.metric) + 2
-        if left < 0:
-            break
-        fitting.append(result)
-    return fitting
-
-
-def _distinct_names(attribution: Attribution) -> list[str]:
-    """The units' names; those that occur several times are numbered."""
-    names = [one_line(unit.name, 48) for unit in attribution.units]
-    total: dict[str, int] = {}
-    for name in names:
-        total[name] = total.get(name, 0) + 1
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if total[name] == 1 else f"{name} ({seen[name]} of {total[name]})")
-    return result
 
 
 # --- the facts -------------------------------------------------------------------------------

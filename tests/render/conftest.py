@@ -15,7 +15,9 @@ from pizza.prompt import Prompt
 def made():
     """A function from a prompt and its words' scores to an attribution."""
 
-    def make(prompt, scores, *, answer="5", more=(), errors=None, target=None, **fields):
+    def make(
+        prompt, scores, *, answer="5", more=(), errors=None, target=None, without=(), **fields
+    ):
         prompt = Prompt.of(prompt)
         units = [
             prompt.unit(number, start + word.start(), start + word.end())
@@ -39,7 +41,9 @@ def made():
                 *(result(name, rows * factor) for name, factor in more),
             ),
             evaluations=Evaluations(
-                coalitions=np.zeros((0, len(units)), dtype=bool), effects={}, answers=()
+                coalitions=~np.eye(len(units), dtype=bool)[: len(without)],
+                effects={},
+                answers=tuple(without),
             ),
             **{
                 "calls": 7,

@@ -121,6 +121,17 @@ def test_metrics_that_do_not_fit_are_said_to_be_missing(made):
     assert "token-displacement" in wide
 
 
+def test_what_the_model_writes_without_a_unit_is_shown_where_it_was_asked(made):
+    attribution = made("one two three", [3.0, 2.0, 1.0], answer="5", without=["7\x1b", "5", ""])
+    table = plain_text(attribution).partition("answer without it")[2]
+    one, two, three = table.strip().splitlines()[:3]
+    assert one.endswith(r"7\x1b")
+    assert two.endswith("the same")
+    assert three.endswith("(nothing)")
+    scored = made("one two three", [3.0, 2.0, 1.0], without=[None, None, None])
+    assert "answer without it" not in plain_text(scored)
+
+
 def test_standard_errors_have_a_column(made):
     assert "std. error" in plain_text(made(TEXT, SCORES, errors=0.25))
     assert "std. error" not in plain_text(made(TEXT, SCORES))
