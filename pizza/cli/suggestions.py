@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pizza.cli.order import Order
@@ -103,7 +106,18 @@ def _command(order: Order, added: Sequence[str]) -> str:
     replaced = {added[i] for i in range(0, len(added), 2)}
     kept = [a for a in _given(order) if a[0] not in replaced]
     flat = [word for pair in kept for word in pair]
-    return shlex.join(["pizza", "attribute", *flat, *added, *prompt])
+    return shlex.join([*_program(), "attribute", *flat, *added, *prompt])
+
+
+def _program() -> list[str]:
+    """How this program was called: it may be in an environment that is not activated."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return [sys.executable, "-m", "pizza.cli"]
+    found = shutil.which("pizza")
+    if called.stem != "pizza" or (found and called.exists() and called.samefile(found)):
+        return ["pizza"]
+    return [sys.argv[0]]
 
 
 def _given(order: Order) -> list[tuple[str, ...]]:

@@ -187,3 +187,20 @@ def test_a_full_disk_is_an_error_and_not_a_crash(command):
     assert done.stderr.decode().splitlines() == [
         "error: cannot write to standard output: No space left on device."
     ]
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+def test_suggestions_call_the_program_as_it_was_called(on_path):
+    script = Path(sys.executable).with_name("pizza")
+    path = str(script.parent) if on_path else os.defpath
+    done = subprocess.run(
+        [script, "attribute", "--no-cache", SHORT],
+        env=environment(PATH=path),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    hints = done.stdout.partition("What to try next")[2].splitlines()
+    commands = [line.split()[0] for line in hints if " attribute " in line]
+    assert commands
+    assert set(commands) == {"pizza" if on_path else str(script)}
