@@ -33,6 +33,7 @@ class Mix:
 
     Attributes:
         drills: Rows that only copy (of all rows).
+        brief: Rows of many questions that are cut down to a key (of all rows).
         recaps: Rows that state facts and then state them again (of all rows).
         damaged: Question rows in which words are lost (of the question rows).
         long: Question rows of several hundred tokens.
@@ -41,6 +42,7 @@ class Mix:
     """
 
     drills: float
+    brief: float = 0.0
     recaps: float = 0.0
     damaged: float = 0.3
     long: float = 0.02
@@ -69,6 +71,8 @@ class RowMaker:
             return self._chat([self._drill()], weight=0.5)
         if rng.random() < mix.recaps:
             return self._recap("known" if rng.random() < mix.easy else "mixed")
+        if rng.random() < mix.brief:
+            return self._brief("known" if rng.random() < mix.easy else "mixed")
         if rng.random() < 0.02:
             return self._chat([(self._junk(), UNKNOWN)])
         task = rng.choice(TASK_SHARES)
@@ -95,6 +99,7 @@ class RowMaker:
                 rng, task, n_facts=2 if easy else None, names="known" if easy else "mixed",
                 n_questions=rng.choice([2, 3, 4, 5]), n_fillers=n_fillers,
                 redundant=not easy and rng.random() < 0.06,
+                across=rng.random() < 0.2,
             )  # fmt: skip
             if drawn.questions and not world.is_held_out(drawn):
                 break
@@ -221,8 +226,12 @@ class RowMaker:
         n_given = len(words)
         for _ in range(rng.choice([1, 2])):
             rng.shuffle(order)
+            listed = rng.random() < 0.6
             for index in order:
-                words += world.state_facts(rng, task, facts, [index])
+                if listed:
+                    words += world.list_facts(rng, facts, [index])
+                else:
+                    words += world.state_facts(rng, task, facts, [index])
         text, spans = world.render(words)
         learned = []
         before = ""
@@ -239,6 +248,21 @@ class RowMaker:
             for start, end in tokens
         ]
         return Row(ids, weights)
+
+    def _brief(self, names: str) -> Row:
+        """Ask many questions of a few words each: the same look-ups in half the tokens."""
+        rng = self._rng
+        task = rng.choice(["inventory", "inventory", "inventory", "capital"])
+        facts = world.draw_facts(rng, task, rng.choice([2, 2, 3, 4]), names=names)
+        order = list(range(len(facts)))
+        direction = rng.choice([0, 0, 1, None])
+        document = world.state_facts(rng, task, facts, order, direction)
+        questions = world.ask_facts(rng, task, facts, 9, direction, brief=True)
+        asked = [list(question.words) for question in questions]
+        answers = [question.solve(frozenset()) for question in questions]
+        plain = rng.random() < 0.2
+        turns = self._turns(document, asked, answers, plain)
+        return self._plain(turns) if plain else self._chat(turns)
 
     # --- how it is written ---
 

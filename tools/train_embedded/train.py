@@ -35,13 +35,11 @@ class MixAt:
 
     def now(self) -> Mix:
         """Return the shares for now: looking up comes first, then small documents, then all."""
-        if self.done < 0.08:
+        if self.done < 0.06:
             return Mix(drills=0.05, recaps=0.5, damaged=0.15, long=0.0, easy=0.8)
-        if self.done < 0.25:
-            return Mix(drills=0.05, recaps=0.2, damaged=0.15, long=0.0, easy=0.5)
-        if self.done < 0.5:
-            return Mix(drills=0.05, recaps=0.08, damaged=0.15, long=0.0, easy=0.2)
-        return Mix(drills=0.04, recaps=0.05, damaged=0.35, long=0.01)
+        if self.done < 0.6:
+            return Mix(drills=0.03, brief=0.35, recaps=0.12, damaged=0.15, long=0.0, easy=0.2)
+        return Mix(drills=0.02, brief=0.15, recaps=0.05, damaged=0.3, long=0.01)
 
 
 def batches(
@@ -103,6 +101,26 @@ def rate_at(done: float, warm: float = 0.01, hold: float = 0.3) -> float:
     return min(1.0, (1.0 - done) / (1.0 - hold) + 0.01)
 
 
+@torch.no_grad()
+def grow(network: Network, state: dict[str, Tensor]) -> None:
+    """Take over a network of one layer less; the new layer, before its last, starts as nothing."""
+    last = len(network.layers) - 1
+    for name, tensor in network.state_dict().items():
+        _, _, rest = name.partition(".")
+        index, _, part = rest.partition(".")
+        if not index.isdigit():
+            tensor.copy_(state[name])
+        elif int(index) != last - 1:
+            old = int(index) - (int(index) == last)
+            tensor.copy_(state[f"layers.{old}.{part}"])
+        elif part.endswith("layernorm"):
+            tensor.fill_(1.0)
+        elif part.endswith(("o_proj", "down_proj")):
+            tensor.zero_()
+        else:
+            tensor.normal_(0, tensor.shape[1] ** -0.5)
+
+
 def main() -> None:
     """Train, saving checkpoints as it goes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -116,7 +134,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--every", type=int, default=160, help="a multiple of 16")
+    parser.add_argument(
+        "--skip", type=float, default=0.0, help="share of the schedule to leave out"
+    )
     parser.add_argument("--resume", type=Path, help="a state.pt to go on from")
+    parser.add_argument("--grow", type=Path, help="a state.pt with one layer less to start from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -127,6 +149,8 @@ def main() -> None:
         CONFIG | {"num_hidden_layers": options.layers, "intermediate_size": options.inner}
     )
     start(network)
+    if options.grow:
+        grow(network, torch.load(options.grow)["network"])
     muon = Muon(network.matrices(), momentum=0.95, decay=0.05)
     adam = torch.optim.AdamW(
         network.others(), lr=options.adam_rate, betas=(0.9, 0.98), weight_decay=0.0
@@ -139,12 +163,13 @@ def main() -> None:
         adam.load_state_dict(saved["adam"])
         muon.buffers = saved["muon"]
     mix_at = MixAt()
-    mix_at.done = first / options.steps
+    mix_at.done = options.skip + (1 - options.skip) * first / options.steps
     source = batches(tokenizer, mix_at, options.tokens, options.seed, first // POOL)
     started, running = time.monotonic(), math.nan
     for step in range(first, options.steps):
-        mix_at.done = step / options.steps
-        factor = rate_at(mix_at.done)
+        done = step / options.steps
+        mix_at.done = options.skip + (1 - options.skip) * done
+        factor = rate_at(done)
         ids, weights = collate(next(source))
         loss, answer_loss = loss_of(network, ids, weights)
         loss.backward()

@@ -58,55 +58,110 @@ def fact_question(
     return Question(style, words, solve, frozenset(value_slots), frozenset(key_slots))
 
 
-_INVENTORY_FACTS = (
-    "name={name} has number={number} color={color} item={item}",
-    "name={name} has number={number} color={color} item={item}",
-    "name={name} owns number={number} color={color} item={item}",
-    "name={name} bought number={number} color={color} item={item}",
-    "name={name} carries number={number} color={color} item={item}",
-    "name={name} got number={number} color={color} item={item}",
-    "name={name} keeps number={number} color={color} item={item} at home",
-    "in name={name}'s bag there are number={number} color={color} item={item}",
-    "the number={number} color={color} item={item} belong to name={name}",
-)
-# style, attributes stated, attribute asked for, template
-_INVENTORY_QUESTIONS = (
-    ("how-many", "name item", "number",
-     "type=How type=many item={item} does name={name} have?"),
-    ("how-many", "name item", "number",
-     "type=How type=many item={item} does name={name} have?"),
-    ("how-many", "name item", "number",
-     "type=How type=many item={item} does name={name} own?"),
-    ("how-many", "name item color", "number",
-     "type=How type=many color={color} item={item} does name={name} have?"),
-    ("how-many", "item", "number", "type=How type=many item={item} are there?"),
-    ("how-many", "name", "number", "type=How type=many things does name={name} have?"),
-    ("who", "item", "name", "type=Who has the item={item}?"),
-    ("who", "item", "name", "type=Who owns the item={item}?"),
-    ("who", "number item", "name", "type=Who has number={number} item={item}?"),
-    ("who", "color item", "name", "type=Who has the color={color} item={item}?"),
-    ("what-color", "name item", "color", "What type=color are name={name}'s item={item}?"),
-    ("what-color", "name item", "color", "Which type=color are name={name}'s item={item}?"),
-    ("what-color", "item", "color", "What type=color are the item={item}?"),
-    ("what", "name", "item", "type=What type=does name={name} have?"),
-    ("what", "name", "item", "type=What things type=does name={name} have?"),
-    ("what", "name number", "item", "type=What type=does name={name} have number={number} of?"),
-)  # fmt: skip
-_CAPITAL_FACTS = (
-    "The capital of country={country} is city={city}",
-    "The capital of country={country} is city={city}",
-    "In this story the capital of country={country} is city={city}",
-    "The capital city of country={country} is called city={city}",
-    "city={city} is the capital of country={country}",
-)
-_CAPITAL_QUESTIONS = (
-    ("capital", "country", "city", "type=What is the type=capital of country={country}?"),
-    ("capital", "country", "city", "type=What is the type=capital of country={country}?"),
-    ("capital", "country", "city", "type=Which city is the type=capital of country={country}?"),
-    ("capital", "country", "city", "type=Name the type=capital of country={country}."),
-    ("country", "city", "country", "city={city} is the capital of which type=country?"),
-    ("country", "city", "country", "Of which type=country is city={city} the capital?"),
-)
+# Sentences and questions by direction: in direction 0 the person (or country) is named before
+# what is said about it and questions start from it, in direction 1 the other way round.
+_FACTS = {
+    "inventory": (
+        (
+            "name={name} has number={number} color={color} item={item}",
+            "name={name} has number={number} color={color} item={item}",
+            "name={name} owns number={number} color={color} item={item}",
+            "name={name} bought number={number} color={color} item={item}",
+            "name={name} carries number={number} color={color} item={item}",
+            "name={name} got number={number} color={color} item={item}",
+            "name={name} keeps number={number} color={color} item={item} at home",
+            "in name={name}'s bag there are number={number} color={color} item={item}",
+        ),
+        (
+            "the number={number} color={color} item={item} belong to name={name}",
+            "number={number} color={color} item={item} belong to name={name}",
+            "number={number} color={color} item={item} are at home with name={name}",
+        ),
+    ),
+    "capital": (
+        (
+            "The capital of country={country} is city={city}",
+            "The capital of country={country} is city={city}",
+            "In this story the capital of country={country} is city={city}",
+            "The capital city of country={country} is called city={city}",
+        ),
+        (
+            "city={city} is the capital of country={country}",
+            "In this story city={city} is the capital of country={country}",
+        ),
+    ),
+}
+# Kind, attributes stated, attribute asked for, words. "across" goes against every direction.
+_QUESTIONS = {
+    "inventory": {
+        0: (
+            ("how-many", "name item", "number",
+             "type=How type=many item={item} does name={name} have?"),
+            ("how-many", "name item", "number",
+             "type=How type=many item={item} does name={name} have?"),
+            ("how-many", "name item", "number",
+             "type=How type=many item={item} does name={name} own?"),
+            ("how-many", "name item color", "number",
+             "type=How type=many color={color} item={item} does name={name} have?"),
+            ("how-many", "name", "number", "type=How type=many things does name={name} have?"),
+            ("what-color", "name item", "color", "What type=color are name={name}'s item={item}?"),
+            ("what-color", "name item", "color", "Which type=color are name={name}'s item={item}?"),
+            ("what", "name", "item", "type=What type=does name={name} have?"),
+            ("what", "name", "item", "type=What things type=does name={name} have?"),
+            ("what", "name number", "item",
+             "type=What type=does name={name} have number={number} of?"),
+        ),
+        1: (
+            ("who", "item", "name", "type=Who has the item={item}?"),
+            ("who", "item", "name", "type=Who owns the item={item}?"),
+            ("who", "number item", "name", "type=Who has number={number} item={item}?"),
+            ("who", "color item", "name", "type=Who has the color={color} item={item}?"),
+        ),
+        "across": (
+            ("how-many", "item", "number", "type=How type=many item={item} are there?"),
+            ("what-color", "item", "color", "What type=color are the item={item}?"),
+        ),
+    },
+    "capital": {
+        0: (
+            ("capital", "country", "city", "type=What is the type=capital of country={country}?"),
+            ("capital", "country", "city", "type=What is the type=capital of country={country}?"),
+            ("capital", "country", "city",
+             "type=Which city is the type=capital of country={country}?"),
+            ("capital", "country", "city", "type=Name the type=capital of country={country}."),
+        ),
+        1: (
+            ("country", "city", "country", "city={city} is the capital of which type=country?"),
+            ("country", "city", "country", "Of which type=country is city={city} the capital?"),
+        ),
+        "across": (),
+    },
+}  # fmt: skip
+# Questions cut down to what is asked and one key: for training, not for held-out prompts.
+_BRIEF_QUESTIONS = {
+    "inventory": {
+        0: (
+            ("how-many", "name", "number", "type=How type=many, name={name}?"),
+            ("what-color", "name", "color", "type=Color, name={name}?"),
+            ("what", "name", "item", "type=What, name={name}?"),
+            ("what", "number", "item", "type=What, number={number}?"),
+        ),
+        1: (
+            ("who", "item", "name", "type=Who, item={item}?"),
+            ("who", "number", "name", "type=Who, number={number}?"),
+            ("what", "number", "item", "type=What, number={number}?"),
+        ),
+        "across": (
+            ("how-many", "item", "number", "type=How type=many item={item}?"),
+            ("what-color", "item", "color", "type=Color of the item={item}?"),
+        ),
+    },
+    "capital": {
+        0: (("capital", "country", "city", "type=Capital of country={country}?"),),
+        1: (("country", "city", "country", "type=Country of city={city}?"),),
+        "across": (),
+    },
+}
 
 
 def _word_source(
@@ -132,10 +187,26 @@ def _word_source(
 
 
 def state_facts(
-    rng: random.Random, task: str, facts: Sequence[Mapping[str, str]], order: Sequence[int]
+    rng: random.Random,
+    task: str,
+    facts: Sequence[Mapping[str, str]],
+    order: Sequence[int],
+    direction: int | None = None,
 ) -> list[Word]:
-    """Write facts as sentences, sometimes two joined by "and"; ``order`` may repeat a fact."""
-    templates = _INVENTORY_FACTS if task == "inventory" else _CAPITAL_FACTS
+    """Write facts as sentences, sometimes two joined by "and".
+
+    Args:
+        rng: Source of all choices.
+        task: ``"inventory"`` or ``"capital"``.
+        facts: See :func:`draw_facts`.
+        order: Indices of facts; one may come more than once.
+        direction: 0 or 1, see ``_FACTS``; None takes sentences of both.
+
+    Returns:
+        The words.
+    """
+    both = _FACTS[task]
+    templates = both[0] + both[1] if direction is None else both[direction]
     words: list[Word] = []
     shared = rng.choice(templates) if rng.random() < 0.7 else None
     open_sentence = False
@@ -162,7 +233,7 @@ def _number(rng: random.Random) -> str:
 
 
 def _inventory_facts(
-    rng: random.Random, n_facts: int, names: str, collide: bool
+    rng: random.Random, n_facts: int, names: str, share: str
 ) -> list[dict[str, str]]:
     person = _word_source(rng, vocabulary.NAMES, vocabulary.UNSEEN_NAMES, names)
     item = _word_source(rng, vocabulary.ITEMS, vocabulary.UNSEEN_ITEMS, names, suffix="s")
@@ -178,36 +249,74 @@ def _inventory_facts(
             "number": str(numbers[index]) if number in taken else number,
             "color": colors[index] if coloured else "",
         })  # fmt: skip
-    if collide and n_facts > 1:
-        # Two facts share a person or an item: then one key alone no longer selects the fact.
+    if share and n_facts > 1:
+        # Then that key alone no longer selects the fact.
         first, second = rng.sample(range(n_facts), 2)
-        shared = rng.choice(["name", "item"])
-        facts[second][shared] = facts[first][shared]
+        facts[second][share] = facts[first][share]
     return facts
 
 
 def _capital_facts(
-    rng: random.Random, n_facts: int, names: str, collide: bool
+    rng: random.Random, n_facts: int, names: str, share: str
 ) -> list[dict[str, str]]:
-    del collide
+    del share
     country = _word_source(rng, vocabulary.COUNTRIES, vocabulary.UNSEEN_COUNTRIES, names)
     city = _word_source(rng, vocabulary.CITIES, vocabulary.UNSEEN_CITIES, names)
     return [{"country": country(), "city": city()} for _ in range(n_facts)]
 
 
+def list_facts(
+    rng: random.Random, facts: Sequence[Mapping[str, str]], order: Sequence[int]
+) -> list[Word]:
+    """Write facts as bare attributes in any order, for example ``pears: green, Bob, 5.``."""
+    words = []
+    for index in order:
+        names = [name for name, text in facts[index].items() if text]
+        rng.shuffle(names)
+        for place, name in enumerate(names):
+            after = ":" if place == 0 else "." if place == len(names) - 1 else ","
+            words.append(Word(facts[index][name], f"{index}.{name}", after=after))
+    return words
+
+
 def draw_facts(
-    rng: random.Random, task: str, n_facts: int, *, names: str = "mixed", collide: bool = False
+    rng: random.Random, task: str, n_facts: int, *, names: str = "mixed", share: str = ""
 ) -> list[dict[str, str]]:
-    """Draw the facts of an inventory or capitals document, attribute texts by name."""
+    """Draw the facts of an inventory or capitals document, attribute texts by name.
+
+    ``share`` names an attribute that two facts of an inventory have in common.
+    """
     make = _inventory_facts if task == "inventory" else _capital_facts
-    return make(rng, n_facts, names, collide)
+    return make(rng, n_facts, names, share)
 
 
 def ask_facts(
-    rng: random.Random, task: str, facts: Sequence[Mapping[str, str]], n_questions: int
+    rng: random.Random,
+    task: str,
+    facts: Sequence[Mapping[str, str]],
+    n_questions: int,
+    direction: int | None = None,
+    *,
+    brief: bool = False,
 ) -> list[Question]:
-    """Draw different answerable questions, at most ``n_questions``, each about a random fact."""
-    table = _INVENTORY_QUESTIONS if task == "inventory" else _CAPITAL_QUESTIONS
+    """Draw different answerable questions, at most ``n_questions``, each about a random fact.
+
+    Args:
+        rng: Source of all choices.
+        task: ``"inventory"`` or ``"capital"``.
+        facts: See :func:`draw_facts`.
+        n_questions: Most questions.
+        direction: 0 or 1, see ``_QUESTIONS``; None asks in every direction.
+        brief: Cut the questions down to a key.
+
+    Returns:
+        The questions; fewer than asked for where the facts do not have as many.
+    """
+    by_direction = (_BRIEF_QUESTIONS if brief else _QUESTIONS)[task]
+    if direction is None:
+        table = by_direction[0] + by_direction[1] + by_direction["across"]
+    else:
+        table = by_direction[direction]
     questions: list[Question] = []
     styles = sorted({row[0] for row in table})
     for _ in range(40):

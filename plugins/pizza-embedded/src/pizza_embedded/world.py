@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pizza_embedded import vocabulary
-from pizza_embedded.facts import ask_facts, draw_facts, fact_question, state_facts
+from pizza_embedded.facts import ask_facts, draw_facts, fact_question, list_facts, state_facts
 from pizza_embedded.wording import UNKNOWN, Problem, Question, Span, Word, parse, render
 
 __all__ = [
@@ -29,11 +29,13 @@ __all__ = [
     "Question",
     "Span",
     "Word",
+    "ask_facts",
     "draw_facts",
     "example",
     "fact_question",
     "heldout",
     "is_held_out",
+    "list_facts",
     "parse",
     "problem",
     "render",
@@ -181,6 +183,7 @@ def problem(
     n_questions: int = 1,
     n_fillers: int = 0,
     redundant: bool = False,
+    across: bool = False,
 ) -> Problem:
     """Draw a document and questions about it.
 
@@ -193,16 +196,21 @@ def problem(
         n_questions: Questions, for inventory and capitals; other tasks have one.
         n_fillers: Irrelevant sentences around the facts.
         redundant: State everything the answer is read off twice.
+        across: Let questions start from words that stand behind what is asked for, which is
+            harder to a reader of three layers ("Ana has 3 pears. Who has the pears?").
 
     Returns:
         The problem.
     """
     if task in ("inventory", "capital"):
-        n_facts = n_facts or rng.choice([2, 2, 2, 3, 3, 4])
-        facts = draw_facts(rng, task, n_facts, names=names, collide=rng.random() < 0.2)
+        n_facts = n_facts or rng.choice([2, 2, 2, 2, 3, 3, 4])
+        direction = None if across else int(rng.random() < 0.35)
+        share = rng.choice(["item", "name"]) if across else ("item", "name")[int(bool(direction))]
+        share = share if rng.random() < 0.2 else ""
+        facts = draw_facts(rng, task, n_facts, names=names, share=share)
         order = [index for _ in range(1 + redundant) for index in range(n_facts)]
-        document = state_facts(rng, task, facts, order)
-        questions = ask_facts(rng, task, facts, n_questions)
+        document = state_facts(rng, task, facts, order, direction)
+        questions = ask_facts(rng, task, facts, n_questions, direction)
     elif task in ("clock", "sentiment"):
         document, question = (_clock if task == "clock" else _sentiment)(rng)
         document, questions = document * (1 + redundant), [question]
@@ -262,6 +270,7 @@ def heldout(
     styles: Sequence[str] = ("chat",),
     names: str = "mixed",
     redundant: bool = False,
+    across: bool = False,
 ) -> list[Example]:
     """Return examples whose documents were never used in training.
 
@@ -272,6 +281,7 @@ def heldout(
         styles: ``"chat"`` and / or ``"plain"``.
         names: ``"mixed"``, ``"known"`` or ``"unseen"``, see :func:`problem`.
         redundant: State every fact twice: then no single word carries the answer alone.
+        across: Ask against the direction of the sentences, see :func:`problem`.
 
     Returns:
         ``n`` examples, all answerable.
@@ -281,7 +291,7 @@ def heldout(
     while len(found) < n:
         task = tasks[len(found) % len(tasks)]
         style = styles[len(found) // len(tasks) % len(styles)]
-        drawn = problem(rng, task, names=names, redundant=redundant)
+        drawn = problem(rng, task, names=names, redundant=redundant, across=across)
         if is_held_out(drawn) and drawn.questions:
             found.append(example(drawn, drawn.questions[0], style))
     return found
