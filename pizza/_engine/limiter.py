@@ -32,7 +32,7 @@ _CALM_S = 1.0
 """Seconds without a refusal after which a rate that was slowed down is raised again."""
 _APART_S = 20.0
 """Refusals further apart than this do not mean that the rate that the user told is too high."""
-_OVERTAKE_S = 0.1
+_OVERTAKE_S = 0.2
 """Requests sent within this time may arrive in another order."""
 
 
@@ -184,7 +184,8 @@ class Limiter:
             self._probe_until = now + _PROBE_S
         if self._first_sent_at is None:
             self._first_sent_at = now
-        promised = self.requests.announced and self.requests.room() >= cost + 2
+        # Room even if the server has counted none of those under way: then a refusal is a lie.
+        promised = self.requests.announced and self.requests.room() > 2 + cost + self.in_flight
         self.requests.take(cost)
         self.tokens.take(tokens)
         permit = Permit(
@@ -286,6 +287,7 @@ class Limiter:
         self.admit()
 
     def _learn_from_refusal(self, permit: Permit, now: float) -> None:
+        announced = self.requests.server.rate if self.requests.server is not None else None
         if permit.promised:
             self.requests.distrust(now)
             self.tokens.distrust(now)
@@ -293,7 +295,8 @@ class Limiter:
         if self.requests.server is None and self.tokens.server is None:
             # The server said no limit and the user told none: start from what it let pass.
             elapsed = max(1.0, now - (self._first_sent_at or now))
-            self.requests.guess(self._successes / elapsed, now)
+            seen = self._successes / elapsed
+            self.requests.guess(min(seen, announced or seen), now)
         elif self._refusals > 1:
             self._slow_down(now, 0.5)
         elif not (apart and self.told):

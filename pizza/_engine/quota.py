@@ -114,8 +114,7 @@ class Quota:
                 server.at = now
                 enough = server.level >= min(cost, server.capacity)
                 return longest if enough else max(longest, until - now)
-            slack = min(0.1 * server.capacity, _SLACK_S * server.rate)
-            longest = max(longest, server.wait(cost, slack, now))
+            longest = max(longest, server.wait(cost, _slack(server), now))
         return longest
 
     def take(self, cost: float) -> None:
@@ -178,6 +177,7 @@ class Quota:
             sent_at: When it was sent.
             now: The clock.
             undisturbed: Nothing was refused since it was sent, so all that was sent was charged.
+                Else what it says is older than the refusal, which said that nothing is left.
         """
         trusted = now >= self._distrusted_until
         if limit is not None and limit > 0 and trusted:
@@ -191,11 +191,13 @@ class Quota:
         # What the server said is older than what was sent since, and it has refilled since.
         if self._estimated and trusted and undisturbed:
             self._compare(server, remaining, mark, sent_at)
-        level = remaining - (self.sent - mark + on_the_way) * self.factor
+        # The slack is kept back for those that overtook, too.
+        overtaking = max(0.0, on_the_way * self.factor - _slack(server))
+        level = remaining - (self.sent - mark) * self.factor - overtaking
         if self._fixed_until(server, now) <= now:
             level += server.rate * (now - sent_at)
         server.refill(now)
-        if trusted:
+        if trusted and (undisturbed or self.window):
             seen = min(remaining + cost * self.factor, self._widest(server, limit))
             server.capacity = max(server.capacity, seen)
             server.level = min(level, server.capacity)
@@ -351,6 +353,10 @@ class Quota:
             rate = min(rate, self.user.rate)
         server.rate = rate
         server.capacity = max(server.capacity, _smallest(rate))
+
+
+def _slack(server: Bucket) -> float:
+    return min(0.1 * server.capacity, _SLACK_S * server.rate)
 
 
 def _smallest(rate: float) -> float:
