@@ -191,10 +191,10 @@ class Quota:
         # What the server said is older than what was sent since, and it has refilled since.
         if self._estimated and trusted and undisturbed:
             self._compare(server, remaining, mark, sent_at)
-        # The slack is kept back for those that overtook, too.
-        overtaking = max(0.0, on_the_way * self.factor - _slack(server))
-        level = remaining - (self.sent - mark) * self.factor - overtaking
+        level = remaining - (self.sent - mark + on_the_way) * self.factor
         if self._fixed_until(server, now) <= now:
+            # The slack is kept back for those that overtake, too.
+            level += min(_slack(server), on_the_way * self.factor)
             level += server.rate * (now - sent_at)
         server.refill(now)
         if trusted and (undisturbed or self.window):
