@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=WEIGHTS)
     parser.add_argument(
-        "--exact", type=int, default=800, help="prompts per style and kind of names"
+        "--exact", type=int, default=400, help="prompts per style and kind of names"
     )
     parser.add_argument("--occlusion", type=int, default=200, help="prompts per style")
     parser.add_argument("--write", action="store_true", help="keep the figures in metrics.json")
