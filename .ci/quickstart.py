@@ -24,7 +24,7 @@ def main() -> None:
     wheels = sorted(Path(sys.argv[1]).resolve().glob("*.whl"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        venv.create(folder / "venv", with_pip=True)
+        venv.create(folder / "venv", with_pip=True, upgrade_deps=True)
         scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
         constraints = Path("constraints.txt").resolve()
 
@@ -33,7 +33,8 @@ def main() -> None:
             text = subprocess.check_output(
                 [str(part) for part in command], cwd=folder, encoding="utf-8"
             )
-            print(f"$ {' '.join(Path(str(part)).name for part in command)}\n{text}")
+            shown = text if len(text) < 5000 else f"{text[:500]} [... {len(text)} characters ...]\n"
+            print(f"$ {' '.join(Path(str(part)).name for part in command)}\n{shown}")
             return text
 
         run(scripts / "python", "-m", "pip", "install", "-q", "-c", constraints, *wheels)
