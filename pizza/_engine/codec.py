@@ -32,8 +32,8 @@ class DamagedError(ValueError):
 
 class _Texts(msgspec.Struct, array_like=True, gc=False):
     text: str
-    tokens: list[str]
-    alternatives: list[list[str]] | None
+    tokens: tuple[str, ...]
+    alternatives: tuple[tuple[str, ...], ...] | None
     width: int
     logprobs: bool
     single: bool
@@ -61,7 +61,6 @@ _zstd = _zstandard()
 def encode(completion: Completion) -> bytes:
     """The bytes of a completion."""
     logprobs, values = completion.logprobs, completion.alternative_logprobs
-    alternatives = completion.alternative_tokens
     numbers = [array.ravel() for array in (logprobs, values) if array is not None]
     flat = np.concatenate(numbers) if numbers else np.empty(0)
     narrow = flat.astype("<f4")
@@ -69,8 +68,8 @@ def encode(completion: Completion) -> bytes:
     texts = _encoder.encode(
         _Texts(
             text=completion.text,
-            tokens=list(completion.tokens),
-            alternatives=None if alternatives is None else [list(row) for row in alternatives],
+            tokens=completion.tokens,
+            alternatives=completion.alternative_tokens,
             width=0 if values is None else values.shape[1],
             logprobs=logprobs is not None,
             single=single,
@@ -128,9 +127,9 @@ def _completion(stored: _Texts, numbers: memoryview) -> Completion:
     alternatives = stored.alternatives
     return Completion(
         text=stored.text,
-        tokens=tuple(stored.tokens),
+        tokens=stored.tokens,
         logprobs=flat[:at] if stored.logprobs else None,
-        alternative_tokens=None if alternatives is None else tuple(map(tuple, alternatives)),
+        alternative_tokens=alternatives,
         alternative_logprobs=(
             None if alternatives is None else flat[at:].reshape(len(alternatives), stored.width)
         ),
