@@ -35,6 +35,9 @@ def suggestions(
     found: list[tuple[str, list[str]]] = []
     if n_units > _MANY_UNITS and "hierarchical" in registry.names("method"):
         found.append(("Find the strong parts with fewer calls:", ["--method", "hierarchical"]))
+    scored = attribution.provenance.get("evidence") == "score"
+    if scored and attribution.target.kind == "completion":
+        found.append(("See what the model writes without each unit:", ["--evidence", "complete"]))
     if further := _further_metrics(order, attribution, registry):
         said = "More measures of the same answers, which the cache still has:"
         if order.no_cache:

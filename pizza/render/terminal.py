@@ -229,6 +229,8 @@ def _plural_kind(kind: str) -> str:
 
 def spending(attribution: Attribution) -> str:
     """Calls, cached answers, tokens and money, in words."""
+    if not attribution.calls and attribution.cache_hits:
+        return f"nothing: all {plural(attribution.cache_hits, 'answer')} came from the cache"
     calls = plural(attribution.calls, "model call")
     cached = f" and {plural(attribution.cache_hits, 'answer')} from the cache"
     usage = attribution.usage

@@ -81,6 +81,7 @@ def test_calls_cache_tokens_and_cost_are_said(made):
     assert said == (
         "7 model calls and 2 answers from the cache; 1,234 prompt and 7 output tokens; $0.0125"
     )
+    assert spending(made(TEXT, SCORES, calls=0)) == "nothing: all 2 answers came from the cache"
     assert spending(made(TEXT, SCORES, cost=None)).endswith("cost not known")
     assert spending(made(TEXT, SCORES, cache_hits=0)).startswith("7 model calls; ")
 
