@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loopback import best_s, make_rule
+from rules import best_s, make_rule
 from simulated import Simulated, request, requests
 
 from pizza._engine.limiter import Limiter

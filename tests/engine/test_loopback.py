@@ -8,6 +8,7 @@ import threading
 import loopback
 import pytest
 from pizza_openai.backend import OpenAIBackend
+from rules import Bucket, Rule
 
 from pizza._engine.scheduler import Scheduler
 from pizza.completion import Generation, Request
@@ -64,7 +65,7 @@ async def test_everything_is_answered_and_nothing_paid_twice_whatever_goes_wrong
 
 
 async def test_real_refusals_are_waited_out():
-    rule = loopback.Rule(loopback.Bucket(6000, 10))
+    rule = Rule(Bucket(6000, 10))
     async with opened(rule=rule, latency_s=0.01) as (scheduler, stats):
         results = await scheduler.run(requests(300))
     assert not any(isinstance(result, Exception) for result in results)

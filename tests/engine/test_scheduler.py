@@ -289,7 +289,7 @@ async def test_no_attempt_starts_after_the_deadline(clock, backend):
 
 
 async def test_refusals_use_up_no_attempts_but_the_deadline_ends_them(clock):
-    from loopback import Bucket, Rule
+    from rules import Bucket, Rule
 
     backend = Simulated(clock, Rule(Bucket(1e-6, 1)), retry_after=False, headers=False)
     backend.rule.requests.level = 0.0

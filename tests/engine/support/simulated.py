@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from loopback import Rule, Verdict
+from rules import Rule, Verdict
 
 from pizza.abc import Backend
 from pizza.capability import Capability
