@@ -115,7 +115,7 @@ def _command(order: Order, added: Sequence[str]) -> str:
 def _program() -> list[str]:
     """How this program was called: it may be in an environment that is not activated."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if called == Path(__file__).with_name("__main__.py"):
         return [sys.executable, "-m", "pizza.cli"]
     found = shutil.which("pizza")
     if called.stem != "pizza" or (found and called.exists() and called.samefile(found)):
