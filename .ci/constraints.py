@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-GROUPS = ("test", "lint", "torch", "ci")
+GROUPS = ("test", "bench", "lint", "torch", "ci")
 PACKAGES = (".[pandas]", "./plugins/pizza-openai", "./plugins/pizza-embedded[serve]")
 # A public version that every index offers, whichever accelerator its default build is for. Later
 # ones are not there as small CPU builds.

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from importlib.util import find_spec
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,7 +20,7 @@ from pizza.completion import Completion, Usage
 _MAGIC = b"PZ1"
 _HEAD = struct.Struct("<3sI")
 _FORM = struct.Struct("<cI")
-_ZSTD_LEVEL = 3
+_ZLIB = b"z"
 _ZLIB_LEVEL = 1
 
 
@@ -47,17 +45,6 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Texts)
 
 
-def _zstandard() -> Any:
-    if find_spec("zstandard") is None:
-        return None
-    import zstandard
-
-    return zstandard
-
-
-_zstd = _zstandard()
-
-
 def encode(completion: Completion) -> bytes:
     """The bytes of a completion."""
     logprobs, values = completion.logprobs, completion.alternative_logprobs
@@ -79,13 +66,10 @@ def encode(completion: Completion) -> bytes:
             model=completion.model,
         )
     )
-    packed: bytes
-    if _zstd is not None:
-        kind, packed = b"s", _zstd.ZstdCompressor(level=_ZSTD_LEVEL).compress(texts)
-    else:
-        kind, packed = b"z", zlib.compress(texts, _ZLIB_LEVEL)
+    # zlib, because every Python has it: one cache file serves environments with other packages.
+    packed = zlib.compress(texts, _ZLIB_LEVEL)
     stored: bytes = (narrow if single else flat.astype("<f8")).tobytes()
-    body = _FORM.pack(kind, len(packed)) + packed + stored
+    body = _FORM.pack(_ZLIB, len(packed)) + packed + stored
     return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
 
 
@@ -111,12 +95,9 @@ def decode(data: bytes) -> Completion:
 
 
 def _unpack(kind: bytes, packed: bytes) -> bytes:
-    if kind == b"z":
-        return zlib.decompress(packed)
-    if kind == b"s" and _zstd is not None:
-        unpacked: bytes = _zstd.ZstdDecompressor().decompress(packed)
-        return unpacked
-    raise DamagedError(f"compressed by {kind!r}, which this installation cannot read")
+    if kind != _ZLIB:
+        raise DamagedError(f"compressed by {kind!r}, which this version cannot read")
+    return zlib.decompress(packed)
 
 
 def _completion(stored: _Texts, numbers: memoryview) -> Completion:
