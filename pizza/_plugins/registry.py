@@ -170,7 +170,7 @@ class Registry:
             found: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginLoadError(
                 f"the {kind} {name!r} of {info.origin} cannot be imported from {spec.target!r}: "
                 f"{type(error).__name__}: {error}. Report it to the authors of {info.origin}, or "
@@ -238,7 +238,7 @@ class Registry:
                 continue
             try:
                 plugin = point.load()
-            except Exception as error:  # a stranger's import may fail in any way
+            except (Exception, SystemExit) as error:  # a stranger's import may fail in any way
                 problem = f"{type(error).__name__}: {error}"
                 self._plugins.append(replace(info, error=problem))
                 continue
@@ -288,7 +288,7 @@ class Registry:
 def _call(function: Any, hook: str, spec_type: type[Spec], info: PluginInfo) -> Sequence[Spec]:
     try:
         result = function()
-    except Exception as error:  # a stranger's hook may fail in any way
+    except (Exception, SystemExit) as error:  # a stranger's hook may fail in any way
         raise PluginContractError(
             f"{hook} of the plugin {info.name!r} ({info.origin}) failed: "
             f"{type(error).__name__}: {error}"

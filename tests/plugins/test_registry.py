@@ -89,6 +89,11 @@ def test_a_plugin_that_cannot_be_imported_stops_nobody_else(install):
         registry.spec("metric", "whispering")
 
 
+def test_a_plugin_that_ends_the_program_stops_nobody_else(install):
+    install("quitting-one", "import sys; sys.exit(3)")
+    assert "SystemExit" in plugin(Registry(), "quitting-one").error
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
