@@ -36,7 +36,7 @@ from rules import RULES, Rule, Verdict, make_rule
 def body(size: str = "large", tokens: int = 16, seed: int = 0) -> bytes:
     """A chat completion: small (no alternatives), compact (20 of them) or large (indented)."""
     rng = random.Random(seed)
-    words = ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "at"]
+    words = ["the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with"]
     content = []
     for _ in range(tokens):
         ranked = sorted((-rng.expovariate(0.2) for _ in range(20)), reverse=True)
@@ -63,7 +63,7 @@ def body(size: str = "large", tokens: int = 16, seed: int = 0) -> bytes:
         "system_fingerprint": "fp_loopback",
     }
     if size == "large":
-        return json.dumps(answer, indent=2).encode()
+        return json.dumps(answer, indent=1).encode()
     return json.dumps(answer, separators=(",", ":")).encode()
 
 
