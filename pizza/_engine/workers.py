@@ -58,11 +58,11 @@ class work(Generic[T, R]):  # noqa: N801 - used like a function: "async with wor
         self._results: asyncio.Queue[R | _Failure | _End] = asyncio.Queue(workers)
         self._group = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
-        self._running = workers
+        self._running = 0
 
     async def __aenter__(self) -> AsyncIterator[R]:
         await self._group.__aenter__()
-        self._tasks = [self._group.create_task(self._work()) for _ in range(self._workers)]
+        self._start_one()
         return self._iterate()
 
     async def __aexit__(
@@ -78,11 +78,21 @@ class work(Generic[T, R]):  # noqa: N801 - used like a function: "async with wor
         await self._group.__aexit__(None, None, None)
         await self._source.aclose()
 
+    def _start_one(self) -> None:
+        self._running += 1
+        self._tasks.append(self._group.create_task(self._work()))
+
     async def _work(self) -> None:
+        first = True
         try:
             while True:
                 async with self._taking:
                     index, item = await anext(self._source)
+                # Whoever finds work lets one more look for it: ten items never start a hundred
+                # tasks.
+                if first and len(self._tasks) < self._workers:
+                    self._start_one()
+                first = False
                 await self._results.put(await self._function(index, item))
         except StopAsyncIteration:
             pass

@@ -18,7 +18,7 @@ CONFIG: dict[str, Any] = {
     "vocab_size": 1024,
     "hidden_size": 192,
     "intermediate_size": 512,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 4,
     "num_attention_heads": 6,
     "num_key_value_heads": 6,
     "head_dim": 32,

@@ -39,7 +39,9 @@ class MixAt:
             return Mix(drills=0.05, recaps=0.5, damaged=0.15, long=0.0, easy=0.8)
         if self.done < 0.6:
             return Mix(drills=0.03, brief=0.35, recaps=0.12, damaged=0.15, long=0.0, easy=0.2)
-        return Mix(drills=0.02, brief=0.15, recaps=0.05, damaged=0.3, long=0.01)
+        if self.done < 0.9:
+            return Mix(drills=0.02, brief=0.15, recaps=0.05, damaged=0.3, long=0.01)
+        return Mix(drills=0.01, brief=0.05, recaps=0.03, damaged=0.6, long=0.01)
 
 
 def batches(

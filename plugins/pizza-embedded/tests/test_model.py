@@ -15,7 +15,7 @@ from pizza_embedded.world import Example, Span
 
 README_PROMPT = "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?"
 N_PROMPTS = 200
-EXACT, CAUSAL_FIRST, VALUE_IN_THREE = 0.82, 0.95, 0.95
+EXACT, CAUSAL_FIRST, VALUE_IN_THREE = 0.95, 0.98, 0.95
 
 
 @pytest.fixture(scope="module")

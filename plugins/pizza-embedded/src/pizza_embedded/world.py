@@ -197,7 +197,7 @@ def problem(
         n_fillers: Irrelevant sentences around the facts.
         redundant: State everything the answer is read off twice.
         across: Let questions start from words that stand behind what is asked for, which is
-            harder to a reader of three layers ("Ana has 3 pears. Who has the pears?").
+            harder to so small a reader ("Ana has 3 pears. Who has the pears?").
 
     Returns:
         The problem.
@@ -262,6 +262,12 @@ def example(drawn: Problem, question: Question, style: str) -> Example:
     )
 
 
+RELIABLE = ("how-many", "what", "who", "capital", "hour", "minutes", "polarity")
+"""The kinds of questions that the shipped model answers reliably; see its model card."""
+WEAK = ("what-color", "country")
+"""The kinds that it was trained on as well and often answers wrongly."""
+
+
 def heldout(
     n: int,
     *,
@@ -271,6 +277,7 @@ def heldout(
     names: str = "mixed",
     redundant: bool = False,
     across: bool = False,
+    kinds: Sequence[str] = RELIABLE,
 ) -> list[Example]:
     """Return examples whose documents were never used in training.
 
@@ -282,6 +289,7 @@ def heldout(
         names: ``"mixed"``, ``"known"`` or ``"unseen"``, see :func:`problem`.
         redundant: State every fact twice: then no single word carries the answer alone.
         across: Ask against the direction of the sentences, see :func:`problem`.
+        kinds: Which kinds of questions: :data:`RELIABLE`, :data:`WEAK`, or both.
 
     Returns:
         ``n`` examples, all answerable.
@@ -292,6 +300,8 @@ def heldout(
         task = tasks[len(found) % len(tasks)]
         style = styles[len(found) // len(tasks) % len(styles)]
         drawn = problem(rng, task, names=names, redundant=redundant, across=across)
-        if is_held_out(drawn) and drawn.questions:
+        if not drawn.questions or drawn.questions[0].style not in kinds:
+            continue
+        if is_held_out(drawn):
             found.append(example(drawn, drawn.questions[0], style))
     return found
