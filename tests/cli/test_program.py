@@ -87,7 +87,7 @@ def piped(*arguments, **variables):
 
 
 def test_ctrl_c_stops_everything_says_what_was_kept_and_the_next_run_goes_on():
-    with served_model(latency="0.2") as server:
+    with served_model(latency="0.6") as server:
         arguments = ["--model", f"openai:{server.model}", "--base-url", server.base_url]
         command = [*COMMAND, *arguments, "--concurrency", "2", "--json", PROMPT]
         with Terminal(command) as terminal:
