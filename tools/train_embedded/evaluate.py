@@ -147,9 +147,7 @@ def evaluate(runtime: Runtime, n_exact: int, n_occlusion: int) -> dict[str, Any]
         for names in ("mixed", "known", "unseen"):
             examples = world.heldout(n_exact, seed=11, styles=[style], names=names)
             figures["exact"][f"{style}/{names}"] = exact(runtime, examples)
-        weak = world.heldout(
-            n_exact, seed=11, styles=[style], tasks=("capital",), kinds=world.WEAK
-        )
+        weak = world.heldout(n_exact, seed=11, styles=[style], tasks=("capital",), kinds=world.WEAK)
         figures["exact"][f"{style}/weak kinds"] = exact(runtime, weak)
         examples = world.heldout(n_occlusion * 2, seed=12, styles=[style])
         right = [
