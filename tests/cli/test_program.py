@@ -23,8 +23,10 @@ def environment(**variables):
 
 
 # Opening the terminal in a session of its own makes it the one that Ctrl-C comes from.
+# Ctrl-C counts again, in case these tests run in the background of a shell, where it is ignored.
 IN_TERMINAL = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.close(os.open(os.ttyname(2), os.O_RDWR))
 os.execv(sys.argv[1], sys.argv[1:])
 """

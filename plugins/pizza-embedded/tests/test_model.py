@@ -73,10 +73,11 @@ def correct(runtime: Runtime) -> list[Example]:
 
 @pytest.mark.parametrize("names", ["mixed", "known"])
 def test_held_out_prompts_are_answered(runtime: Runtime, names: str) -> None:
-    examples = world.heldout(N_PROMPTS, seed=20, names=names)
+    # Of 200 prompts the share would differ by 1.5 points from draw to draw.
+    examples = world.heldout(4 * N_PROMPTS, seed=20, names=names)
     said = answers(runtime, [example.text for example in examples])
     right = [answer == e.answer for e, answer in zip(examples, said, strict=True)]
-    assert np.mean(right) >= EXACT
+    assert np.mean(right) >= EXACT, np.mean(right)
 
 
 @pytest.mark.parametrize("replacement", [None, "..."], ids=["delete", "fixed"])
