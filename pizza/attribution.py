@@ -15,7 +15,7 @@ import numpy as np
 
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
-from pizza.prompt import FixedSpan, Prompt, Unit
+from pizza.prompt import Prompt, Unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -420,11 +420,3 @@ def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
         "provenance": data["provenance"],
         "warnings": tuple(data["warnings"]),
     }
-
-
-def fixed_reasons(fixed: Sequence[FixedSpan]) -> dict[str, int]:
-    """How many spans were kept fixed, by reason."""
-    counts: dict[str, int] = {}
-    for span in fixed:
-        counts[span.reason] = counts.get(span.reason, 0) + 1
-    return counts

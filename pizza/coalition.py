@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def full(n_units: int) -> NDArray[np.bool_]:
-    """The coalition of all units, ``(1, n_units)``."""
-    return np.ones((1, n_units), dtype=bool)
-
-
 def without_each(n_units: int) -> NDArray[np.bool_]:
     """All coalitions that lack exactly one unit, ``(n_units, n_units)``; row i lacks unit i."""
     return ~np.eye(n_units, dtype=bool)

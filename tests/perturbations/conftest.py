@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import tiktoken
@@ -12,53 +10,35 @@ import tiktoken
 from pizza.abc import Resources, TokenTable
 from pizza.errors import CapabilityError, EncodingUnavailableError
 from pizza.prompt import Prompt
+from pizza.tokenizers import TiktokenTokenizer
 
 WORDS = (" red", " blue", " green", " two", " three", " pear", " apple", " box")
 PARTS = ("s", "es", "ing", "un", ".", "?")
 OTHERS = ("<end>", " ", "\n", "\x07", "\ufffd")
 
 
-class SmallTokenizer:
+def small_tokenizer() -> TiktokenTokenizer:
     """Tokens are the vocabulary's, and single bytes."""
-
-    name = "small"
-
-    def __init__(self) -> None:
-        ranks = {bytes([value]): value for value in range(256)}
-        for text in (*WORDS, *PARTS):
-            data = text.encode()
-            # Every prefix is a token, so that byte pairs can be merged up to the whole one.
-            for stop in range(2, len(data) + 1):
-                ranks.setdefault(data[:stop], len(ranks))
-        self.encoding = tiktoken.Encoding(
-            "small",
-            pat_str=r" ?[a-z]+|\s+(?!\S)|\s+|[^a-z\s]",
-            mergeable_ranks=ranks,
-            special_tokens={},
-        )
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        sizes = [len(piece) for piece in self.encoding.decode_tokens_bytes(self._encode(text))]
-        ends = set(itertools.accumulate(sizes))
-        at, cuts = 0, [0]
-        for number, character in enumerate(text, start=1):
-            at += len(character.encode())
-            if at in ends:
-                cuts.append(number)
-        return list(itertools.pairwise(cuts))
-
-    def count(self, text: str) -> int:
-        return len(self._encode(text))
-
-    def _encode(self, text: str) -> list[int]:
-        return self.encoding.encode(text, disallowed_special=())
+    ranks = {bytes([value]): value for value in range(256)}
+    for text in (*WORDS, *PARTS):
+        data = text.encode()
+        # Every prefix is a token, so that byte pairs can be merged up to the whole one.
+        for stop in range(2, len(data) + 1):
+            ranks.setdefault(data[:stop], len(ranks))
+    encoding = tiktoken.Encoding(
+        "small",
+        pat_str=r" ?[a-z]+|\s+(?!\S)|\s+|[^a-z\s]",
+        mergeable_ranks=ranks,
+        special_tokens={},
+    )
+    return TiktokenTokenizer(encoding)
 
 
 def _no_table() -> TokenTable:
     raise CapabilityError("no embeddings here", needed="embeddings", backend="test")
 
 
-def _no_tokenizer() -> SmallTokenizer:
+def _no_tokenizer() -> TiktokenTokenizer:
     raise EncodingUnavailableError("no ranks here.")
 
 
@@ -72,7 +52,7 @@ def table() -> TokenTable:
 @pytest.fixture(scope="session")
 def rich(table: TokenTable) -> Resources:
     """A tokenizer and a token table."""
-    tokenizer = SmallTokenizer()
+    tokenizer = small_tokenizer()
     return Resources(tokenizer=lambda: tokenizer, token_table=lambda: table, seed=1)
 
 

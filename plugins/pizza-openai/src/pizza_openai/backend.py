@@ -33,7 +33,7 @@ from pizza_openai import models, urls, wire
 from pizza_openai.chat import ChatEndpoint
 from pizza_openai.client import make_client
 from pizza_openai.completions import CompletionsEndpoint
-from pizza_openai.endpoint import Endpoint
+from pizza_openai.endpoint import Endpoint, ScoringEndpoint
 from pizza_openai.errors import ServerFaultError, Translator, UnknownModelError
 from pizza_openai.headers import rate_status
 from pizza_openai.keys import KeyRing
@@ -92,7 +92,8 @@ class OpenAIBackend(Backend):
             model=self._model, translator=self._errors, learned=self._learned
         )
         # OpenAI offers no scoring for chat models; everywhere else only a request can tell.
-        if not self._endpoint.dialects or (self._official and kind == "chat"):
+        can_score = isinstance(self._endpoint, ScoringEndpoint)
+        if not can_score or (self._official and kind == "chat"):
             self._learned.scores = False
         self._client = make_client(
             self._keys,
@@ -237,22 +238,22 @@ class OpenAIBackend(Backend):
         return Reply(completion=completion, rate=_rate(response))
 
     async def _score(self, request: Request) -> Reply:
-        learned = self._learned
-        if not learned.scores:
+        learned, endpoint = self._learned, self._endpoint
+        if not learned.scores or not isinstance(endpoint, ScoringEndpoint):
             raise self._errors.no_scoring("its server does not offer it")
-        known = learned.scoring in self._endpoint.dialects
-        dialects = (learned.scoring,) if known else self._endpoint.dialects
+        known = learned.scoring in endpoint.dialects
+        dialects = (learned.scoring,) if known else endpoint.dialects
         refusal: BackendError | None = None
         for dialect in dialects:
             assert dialect is not None  # noqa: S101 - for the type checker
             try:
-                response = await self._post_score(request, dialect)
+                response = await self._post_score(endpoint, request, dialect)
             except UnknownModelError:
                 raise
             except BadRequestError as error:
                 refusal = error
                 continue
-            completion = self._endpoint.read_score(response.content, request, dialect)
+            completion = endpoint.read_score(response.content, request, dialect)
             if completion is not None:
                 learned.scoring = dialect
                 return Reply(completion=completion, rate=_rate(response))
@@ -265,14 +266,16 @@ class OpenAIBackend(Backend):
             + " and with ".join(d for d in dialects if d)
         )
 
-    async def _post_score(self, request: Request, dialect: str) -> httpx2.Response:
+    async def _post_score(
+        self, endpoint: ScoringEndpoint, request: Request, dialect: str
+    ) -> httpx2.Response:
         for _ in range(MAX_CORRECTIONS):
-            body = self._endpoint.score_body(request, dialect)
+            body = endpoint.score_body(request, dialect)
             response = await self._post(body, with_logprobs=False)
             if response is not None:
                 return response
         response = await self._post(
-            self._endpoint.score_body(request, dialect), with_logprobs=False, learn=False
+            endpoint.score_body(request, dialect), with_logprobs=False, learn=False
         )
         assert response is not None  # noqa: S101 - only learning returns None
         return response

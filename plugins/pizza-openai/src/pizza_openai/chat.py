@@ -8,11 +8,11 @@ from typing import Any
 from pizza.completion import Completion, Request
 from pizza_openai import wire
 from pizza_openai.build import usage_of
-from pizza_openai.endpoint import Endpoint
+from pizza_openai.endpoint import ScoringEndpoint
 from pizza_openai.scoring import align_tail, prompt_steps, scored
 
 
-class ChatEndpoint(Endpoint):
+class ChatEndpoint(ScoringEndpoint):
     """``/chat/completions``."""
 
     kind = "chat"

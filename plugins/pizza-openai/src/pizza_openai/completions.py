@@ -9,7 +9,7 @@ from pizza.completion import Completion, Request
 from pizza.errors import BadRequestError
 from pizza_openai import wire
 from pizza_openai.build import usage_of
-from pizza_openai.endpoint import Endpoint
+from pizza_openai.endpoint import ScoringEndpoint
 from pizza_openai.scoring import (
     Found,
     align_echo,
@@ -20,7 +20,7 @@ from pizza_openai.scoring import (
 )
 
 
-class CompletionsEndpoint(Endpoint):
+class CompletionsEndpoint(ScoringEndpoint):
     """``/completions``."""
 
     kind = "completions"

@@ -28,8 +28,6 @@ class Endpoint(ABC):
 
     kind: str
     path: str
-    dialects: tuple[str, ...] = ()
-    """Ways to score a given target, to be tried in this order."""
 
     def __init__(self, *, model: str, translator: Translator, learned: Learned) -> None:
         self.model = model
@@ -43,14 +41,6 @@ class Endpoint(ABC):
     @abstractmethod
     def read(self, content: bytes, request: Request) -> Completion:
         """The completion in an answer."""
-
-    def score_body(self, request: Request, dialect: str) -> dict[str, Any]:
-        """The JSON body that asks for the log-probabilities of ``request.target``."""
-        raise NotImplementedError
-
-    def read_score(self, content: bytes, request: Request, dialect: str) -> Completion | None:
-        """The scored target in an answer, or ``None`` when it is not there."""
-        raise NotImplementedError
 
     # --- for subclasses -----------------------------------------------------------------------
 
@@ -131,3 +121,18 @@ class Endpoint(ABC):
         if wanted and tokens and made.alternative_tokens is None:
             self.learned.alternatives = False
         return made
+
+
+class ScoringEndpoint(Endpoint):
+    """An endpoint that can also score a given target, if the server plays along."""
+
+    dialects: tuple[str, ...]
+    """Ways to score a given target, to be tried in this order."""
+
+    @abstractmethod
+    def score_body(self, request: Request, dialect: str) -> dict[str, Any]:
+        """The JSON body that asks for the log-probabilities of ``request.target``."""
+
+    @abstractmethod
+    def read_score(self, content: bytes, request: Request, dialect: str) -> Completion | None:
+        """The scored target in an answer, or ``None`` when it is not there."""
