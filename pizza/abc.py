@@ -8,7 +8,7 @@ compute, and the driver does all input and output.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -71,6 +71,10 @@ class Backend(ABC):
     batch_size: int = 1
     """Requests that are answered together. Above 1 the scheduler calls `answer_batch`."""
 
+    times_out: bool = True
+    """Whether an attempt is given up after `RetryPolicy.attempt_timeout_s`. False for models that
+    compute in this process: nobody is on the other side, and giving up would throw work away."""
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -110,15 +114,21 @@ class Backend(ABC):
             BackendError: The attempt failed; the type says whether another may succeed.
         """
 
-    async def answer_batch(self, requests: Sequence[Request]) -> Sequence[Reply | BackendError]:
-        """One attempt at several requests; failures are values, in the requests' order."""
-        results: list[Reply | BackendError] = []
-        for request in requests:
+    async def answer_batch(
+        self, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[int, Reply | BackendError], None]:
+        """One attempt at several requests.
+
+        Yields:
+            The position of a request and its reply, or its failure as a value: each position
+            once, in any order, as soon as it is known. What was yielded is kept when the rest is
+            cancelled.
+        """
+        for position, request in enumerate(requests):
             try:
-                results.append(await self.answer(request))
+                yield position, await self.answer(request)
             except BackendError as error:
-                results.append(error)
-        return results
+                yield position, error
 
     def count_tokens(self, request: Request) -> int:
         """Prompt tokens of a request, for limits and estimates; may be an estimate."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from pizza.errors import ConfigError
 
+DEFAULT_CONCURRENCY = 50
+"""Requests in flight at the same time when nobody says otherwise."""
+
 
 def _positive(name: str, value: float | None) -> None:
     if value is not None and not value > 0:
@@ -23,7 +26,8 @@ class Limits:
         requests_per_minute: Attempts (retries included) per minute, as a sustained rate. A burst
             comes on top of it: in any ``t`` seconds at most ``rate * (t + burst)`` are started.
         tokens_per_minute: Prompt plus completion tokens of those attempts, likewise.
-        max_concurrency: Requests in flight at the same time.
+        max_concurrency: Requests in flight at the same time. ``None``: 50, or as many as a model
+            in this process answers together.
         burst_s: How many seconds' worth of a rate may be sent at once after a pause. Small values
             suit servers that enforce per-second quotas. ``None``: one second's worth, and as much
             as the server announces that it has left, up to a minute's worth.
@@ -31,7 +35,7 @@ class Limits:
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    max_concurrency: int = 50
+    max_concurrency: int | None = None
     burst_s: float | None = None
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from pizza.attribution import Attribution, Target
 from pizza.capability import Capability
 from pizza.completion import Completion, Generation, Request
 from pizza.errors import ConfigError, PizzaError, PluginContractError, SessionClosedError
-from pizza.limits import Budget, Limits, RetryPolicy
+from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy
 from pizza.prompt import Prompt, PromptLike
 from pizza.specs import BackendSettings, BackendSpec, Choice
 
@@ -213,7 +213,7 @@ class Session:
                 model=model,
                 base_url=self._base_url,
                 api_key=self._api_key,
-                max_concurrency=self._limits.max_concurrency,
+                max_concurrency=self._limits.max_concurrency or DEFAULT_CONCURRENCY,
                 timeout_s=self._retry.attempt_timeout_s,
                 options=self._backend_options,
             )

@@ -1,26 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single requests into batches, for backends that answer several at once.
 
-Requests that wait at the same moment go together. While a batch is computed the next one fills
-up, so batches are full whenever there is enough to do, and nobody waits for a timer.
+Requests that wait at the same moment go together, and so do those that are known to be coming: a
+round of coalitions is one batch, also when every one of them is first looked up in a cache on
+disk. While a batch is computed the next one fills up. Nobody waits for a timer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from pizza.completion import Reply
-from pizza.errors import BackendError, BackendTimeoutError, PluginContractError
+from pizza.errors import BackendTimeoutError, PluginContractError
 
 if TYPE_CHECKING:
     from pizza._engine.clock import Clock
     from pizza.abc import Backend
     from pizza.completion import Request
 
+Item = TypeVar("Item")
 _Item = tuple["Request", "asyncio.Future[Reply]"]
+
+
+class Round:
+    """The requests of one stream, as far as they are known.
+
+    More are coming as long as the source has items and a worker is free to take one. Workers that
+    wait for a rate, a slot or the budget are not free, so that nobody waits for them in turn.
+
+    Args:
+        workers: How many take items.
+        changed: Set when the answer may have changed.
+    """
+
+    def __init__(self, workers: int, changed: asyncio.Event) -> None:
+        self._free = workers
+        self._open = True
+        self._changed = changed
+
+    @property
+    def coming(self) -> bool:
+        """Whether another request may arrive without anything being answered first."""
+        return self._open and self._free > 0
+
+    def taken_from(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The same items."""
+        for item in items:
+            self._free -= 1
+            self._changed.set()
+            yield item
+        self._open = False
+        self._changed.set()
+
+    def finished(self) -> None:
+        """A worker has its answer."""
+        self._free += 1
 
 
 class Batcher:
@@ -30,11 +68,17 @@ class Batcher:
         backend: The backend.
         group: Owner of the task that runs the batches.
         clock: The clock.
-        timeout_s: Seconds that one batch may take.
+        timeout_s: Seconds that one batch may take, or ``None``.
+        size: Most requests in a batch, at most as many as can wait at the same time.
     """
 
     def __init__(
-        self, backend: Backend, group: asyncio.TaskGroup, clock: Clock, timeout_s: float
+        self,
+        backend: Backend,
+        group: asyncio.TaskGroup,
+        clock: Clock,
+        timeout_s: float | None,
+        size: int,
     ) -> None:
         self._backend = backend
         self._group = group
@@ -42,11 +86,40 @@ class Batcher:
         self._timeout_s = timeout_s
         self._waiting: deque[_Item] = deque()
         self._runner: asyncio.Task[None] | None = None
+        self._size = size
+        self._looking_up = 0
+        self._rounds: list[Round] = []
+        self._changed = asyncio.Event()
+
+    @contextlib.contextmanager
+    def looking_up(self) -> Generator[None, None, None]:
+        """While this is open, a request may be about to arrive: a batch that is not full waits."""
+        self._looking_up += 1
+        try:
+            yield
+        finally:
+            self._looking_up -= 1
+            self._changed.set()
+
+    @contextlib.contextmanager
+    def round(self, workers: int) -> Generator[Round, None, None]:
+        """Requests that so many workers are going to send."""
+        made = Round(workers, self._changed)
+        self._rounds.append(made)
+        try:
+            yield made
+        finally:
+            self._rounds.remove(made)
+            self._changed.set()
+
+    def _more_to_come(self) -> bool:
+        return self._looking_up > 0 or any(one.coming for one in self._rounds)
 
     async def answer(self, request: Request) -> Reply:
         """As `Backend.answer`, in company."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
+        self._changed.set()
         if self._runner is None:
             self._runner = self._group.create_task(self._run(), name="pizza-batches")
         try:
@@ -61,8 +134,11 @@ class Batcher:
                 # Everybody who is ready to run adds to the batch before it starts.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
+                while len(self._waiting) < self._size and self._more_to_come():
+                    self._changed.clear()
+                    await self._changed.wait()
                 batch: list[_Item] = []
-                while self._waiting and len(batch) < self._backend.batch_size:
+                while self._waiting and len(batch) < self._size:
                     item = self._waiting.popleft()
                     if not item[1].done():
                         batch.append(item)
@@ -73,42 +149,49 @@ class Batcher:
             self._runner = None
 
     async def _answer(self, batch: list[_Item]) -> None:
+        timeout = self._clock.timeout(self._timeout_s)
         try:
-            results = await self._ask([request for request, _ in batch])
+            try:
+                async with timeout:
+                    await self._hand_out(batch)
+            except TimeoutError as error:
+                if not timeout.expired():
+                    raise
+                raise BackendTimeoutError(
+                    f"{self._backend.name} did not answer a batch of {len(batch)} within "
+                    f"{self._timeout_s:g} s (RetryPolicy.attempt_timeout_s).",
+                    backend=self._backend.name,
+                ) from error
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
             raise
         except Exception as failure:
-            # Whatever it is, it is the failure of these requests and of nothing else.
+            # Whatever it is, it is the failure of the requests that have no answer yet.
             for _, future in batch:
                 if not future.done():
                     future.set_exception(failure)
-            return
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, Reply):
-                future.set_result(result)
-            else:
-                future.set_exception(result)
 
-    async def _ask(self, requests: list[Request]) -> Sequence[Reply | BackendError]:
-        timeout = self._clock.timeout(self._timeout_s)
-        try:
-            async with timeout:
-                results = await self._backend.answer_batch(requests)
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            raise BackendTimeoutError(
-                f"{self._backend.name} did not answer a batch of {len(requests)} within "
-                f"{self._timeout_s:g} s (RetryPolicy.attempt_timeout_s).",
-                backend=self._backend.name,
-            ) from error
-        if len(results) != len(requests):
+    async def _hand_out(self, batch: list[_Item]) -> None:
+        missing = set(range(len(batch)))
+        answers = self._backend.answer_batch([request for request, _ in batch])
+        async with contextlib.aclosing(answers):
+            async for position, result in answers:
+                if position not in missing:
+                    raise PluginContractError(
+                        f"{self._backend.name}: answer_batch answered position {position!r} of "
+                        f"{len(batch)} requests, which is out of range or was answered before."
+                    )
+                missing.discard(position)
+                future = batch[position][1]
+                if future.done():
+                    continue
+                if isinstance(result, Reply):
+                    future.set_result(result)
+                else:
+                    future.set_exception(result)
+        if missing:
             raise PluginContractError(
-                f"{self._backend.name}: answer_batch gave {len(results)} answers for "
-                f"{len(requests)} requests."
+                f"{self._backend.name}: answer_batch gave {len(batch) - len(missing)} answers for "
+                f"{len(batch)} requests."
             )
-        return results

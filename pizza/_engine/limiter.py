@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pizza._engine.faults import again
 from pizza._engine.quota import Quota
 from pizza.errors import PizzaError, SessionClosedError
+from pizza.limits import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
     from pizza._engine.clock import Clock, Timer
@@ -76,7 +77,7 @@ class Limiter:
         now = clock.now()
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - jitter
-        self._slots = limits.max_concurrency
+        self._slots = limits.max_concurrency or DEFAULT_CONCURRENCY
         self.requests = Quota(limits.requests_per_minute, limits.burst_s, now)
         self.tokens = Quota(limits.tokens_per_minute, limits.burst_s, now, estimated=True)
         self.told = self.requests.told or self.tokens.told

@@ -10,11 +10,12 @@ paid for, and the batches of backends that answer several requests at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence, Sized
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from pizza._engine import codec
@@ -31,7 +32,7 @@ from pizza._engine.workers import work
 from pizza.caches import CacheWarning
 from pizza.completion import Completion, Request, Usage
 from pizza.errors import CacheError, PizzaError, SessionClosedError
-from pizza.limits import Budget, Limits, RetryPolicy
+from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -138,7 +139,11 @@ class Scheduler:
         clock: Clock | None = None,
     ) -> None:
         self._backend = backend
-        self._limits = limits or Limits()
+        limits = limits or Limits()
+        # Where several requests are answered together, a slot is a place in the batch.
+        slots = limits.max_concurrency or max(DEFAULT_CONCURRENCY, backend.batch_size)
+        self._limits = replace(limits, max_concurrency=slots)
+        self._slots = slots
         self._clock: Clock = clock or SystemClock()
         self._cache = cache
         self._group = asyncio.TaskGroup()
@@ -146,10 +151,13 @@ class Scheduler:
         self._keys = KeyMaker(backend.identity)
         self._limiter = Limiter(self._limits, self._clock)
         retry = retry or RetryPolicy()
-        answer, timeout_s = backend.answer, retry.attempt_timeout_s
+        timeout_s = retry.attempt_timeout_s if backend.times_out else None
+        answer = backend.answer
+        self._batcher: Batcher | None = None
         if backend.batch_size > 1:
-            # The time counts from when a batch starts, not while a request waits for its turn.
-            answer = Batcher(backend, self._group, self._clock, timeout_s).answer
+            size = min(backend.batch_size, slots)
+            self._batcher = Batcher(backend, self._group, self._clock, timeout_s, size)
+            answer = self._batcher.answer
         self._sender = Sender(
             backend,
             answer,
@@ -157,7 +165,8 @@ class Scheduler:
             Ledger(budget or Budget(), backend.price, backend.name),
             Backoff(retry),
             self._clock,
-            None if backend.batch_size > 1 else timeout_s,
+            # The time counts from when a batch starts, not while a request waits for its turn.
+            None if self._batcher is not None else timeout_s,
         )
         self._storing: set[asyncio.Task[None]] = set()
         self._open = False
@@ -243,9 +252,10 @@ class Scheduler:
                 results[outcome.index] = outcome.answer or outcome.error
         return [result for result in results if result is not None]
 
-    def stream(
+    @asynccontextmanager
+    async def stream(
         self, requests: Iterable[Request] | AsyncIterable[Request]
-    ) -> AbstractAsyncContextManager[AsyncIterator[Outcome[Request]]]:
+    ) -> AsyncIterator[AsyncIterator[Outcome[Request]]]:
         """Outcomes in completion order, from any number of requests, in bounded memory.
 
         Leaving the block early cancels the requests that are under way, and no others.
@@ -254,10 +264,23 @@ class Scheduler:
         """
         # Twice as many workers as slots: those that wait out a back-off or for the cache leave
         # their slot to another. The limiter bounds what is in flight.
-        workers = 2 * max(self._limits.max_concurrency, self._backend.batch_size)
+        workers = 2 * max(self._slots, self._backend.batch_size)
         if isinstance(requests, Sized):
             workers = max(1, min(workers, len(requests)))
-        return work(self._outcome, requests, workers=workers)
+        if self._batcher is None or isinstance(requests, AsyncIterable):
+            async with work(self._outcome, requests, workers=workers) as outcomes:
+                yield outcomes
+            return
+        with self._batcher.round(workers) as taking:
+
+            async def outcome(index: int, request: Request) -> Outcome[Request]:
+                try:
+                    return await self._outcome(index, request)
+                finally:
+                    taking.finished()
+
+            async with work(outcome, taking.taken_from(requests), workers=workers) as outcomes:
+                yield outcomes
 
     async def _outcome(self, index: int, request: Request) -> Outcome[Request]:
         try:
@@ -269,7 +292,7 @@ class Scheduler:
 
     async def _lead(self, key: str, request: Request) -> Answer:
         try:
-            found = None if self._cache is None else await self._look_up(self._cache, key)
+            found = await self._found(key)
             if found is not None:
                 self._cache_hits += 1
                 answer = Answer(completion=found, cached=True, attempts=0, cost=0.0)
@@ -295,6 +318,12 @@ class Scheduler:
         # Unlike a shield this raises nothing when closing gives up on the task.
         await asyncio.wait((task,))
         return answer
+
+    async def _found(self, key: str) -> Completion | None:
+        if self._cache is None:
+            return None
+        with contextlib.nullcontext() if self._batcher is None else self._batcher.looking_up():
+            return await self._look_up(self._cache, key)
 
     async def _look_up(self, cache: ResponseCache, key: str) -> Completion | None:
         try:

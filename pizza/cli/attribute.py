@@ -183,8 +183,14 @@ def attribute(
         float | None, typer.Option(metavar="N", help="Tokens per minute.", rich_help_panel=_LIMITS)
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(metavar="N", help="Requests at the same time.", rich_help_panel=_LIMITS)
-    ] = 50,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Requests at the same time; by default 50, or what a model in this process "
+            "answers together.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
     attempts: Annotated[
         int,
         typer.Option(

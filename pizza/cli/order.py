@@ -47,7 +47,7 @@ class Order:
     skip_failures: bool
     rpm: float | None
     tpm: float | None
-    concurrency: int
+    concurrency: int | None
     attempts: int
     timeout: float
     max_calls: int | None

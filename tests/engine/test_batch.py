@@ -5,6 +5,7 @@ import pytest
 from simulated import Simulated, request, requests
 
 from pizza._engine.scheduler import Scheduler
+from pizza.caches.memory import MemoryCache
 from pizza.completion import Completion, Reply
 from pizza.errors import BackendError, BackendUnavailableError, BadRequestError
 from pizza.limits import Limits, RetryPolicy
@@ -29,12 +30,11 @@ class Batched(Simulated):
         if self.fail is not None:
             failure, self.fail = self.fail, None
             raise failure
-        return [
-            BadRequestError("bad")
-            if "bad" in one.prompt.text
-            else Reply(completion=Completion(text=one.prompt.text))
-            for one in requests
-        ]
+        for position, one in enumerate(requests):
+            if "bad" in one.prompt.text:
+                yield position, BadRequestError("bad")
+            else:
+                yield position, Reply(completion=Completion(text=one.prompt.text))
 
 
 @pytest.fixture
@@ -56,6 +56,64 @@ async def test_batches_are_full_and_in_order(clock):
     assert [text for batch in backend.batches for text in batch] == [
         one.prompt.text for one in work
     ]
+
+
+class SlowCache(MemoryCache):
+    """Takes as many turns of the loop for a lookup as the key says."""
+
+    async def get(self, key):
+        for _ in range(int(key, 16) % 20):
+            await asyncio.sleep(0)
+        return await super().get(key)
+
+
+async def test_a_round_is_one_batch_however_long_its_requests_are_looked_up(clock):
+    backend = Batched(clock)
+    async with Scheduler(backend, clock=clock, cache=SlowCache()) as scheduler:
+        await clock.run(scheduler.submit(request("probe")))
+
+        async def ask():
+            # A generator: nobody knows beforehand how many there will be.
+            async with scheduler.stream(r for r in requests(20)) as outcomes:
+                return [outcome async for outcome in outcomes]
+
+        assert len(await clock.run(ask())) == 20
+    assert [len(batch) for batch in backend.batches] == [1, 8, 8, 4]
+
+
+async def test_more_requests_than_workers_do_not_wait_for_one_another(clock):
+    backend = Batched(clock)
+    limits = Limits(max_concurrency=2)
+    async with Scheduler(backend, clock=clock, limits=limits) as scheduler:
+
+        async def ask():
+            async with scheduler.stream(r for r in requests(100)) as outcomes:
+                return [outcome async for outcome in outcomes]
+
+        assert len(await clock.run(ask())) == 100
+
+
+async def test_answers_that_came_before_a_failure_are_kept(clock):
+    backend = Batched(clock)
+
+    async def half(requests):
+        yield 0, Reply(completion=Completion(text="first"))
+        raise BadRequestError("broken")
+
+    async with Scheduler(backend, clock=clock) as scheduler:
+        await clock.run(scheduler.submit(request("probe")))
+        backend.answer_batch = half
+        first, second = await clock.run(scheduler.run(list(requests(2))))
+    assert first.completion.text == "first"
+    assert isinstance(second, BadRequestError)
+
+
+async def test_a_model_in_this_process_is_not_timed_out(clock):
+    backend = Batched(clock)
+    backend.times_out = False
+    retry = RetryPolicy(attempts=1, attempt_timeout_s=0.5)
+    (result,) = await run(backend, clock, [request()], retry=retry)
+    assert result.completion.text
 
 
 async def test_one_batch_is_computed_at_a_time(clock):
@@ -83,7 +141,8 @@ async def test_a_wrong_number_of_answers_is_the_plugins_fault(clock):
     backend = Batched(clock)
 
     async def short(requests):
-        return []
+        for _ in ():
+            yield _
 
     backend.answer_batch = short
     (result,) = await run(backend, clock, [request()])

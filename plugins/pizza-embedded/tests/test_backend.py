@@ -32,6 +32,12 @@ from pizza.specs import BackendSettings
 PEARS = "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?"
 
 
+async def answers(backend: EmbeddedBackend, requests: list[Request]) -> list[Any]:
+    found = [pair async for pair in backend.answer_batch(requests)]
+    assert [position for position, _ in found] == list(range(len(requests)))
+    return [answer for _, answer in found]
+
+
 @pytest.fixture
 async def backend() -> AsyncIterator[EmbeddedBackend]:
     opened = EmbeddedBackend(runtime())
@@ -129,7 +135,7 @@ async def test_a_batch_answers_as_its_members_alone_do(backend: EmbeddedBackend)
         ask("Hello there!", max_tokens=2),
         score("a longer target than the others", "Short."),
     ]
-    together = await backend.answer_batch(requests)
+    together = await answers(backend, requests)
     for request, reply in zip(requests, together, strict=True):
         assert isinstance(reply, Reply)
         alone = await answer(backend, request)
@@ -203,7 +209,7 @@ async def test_outputs_in_unusual_tokens_line_up_with_their_scores_too(
         )
         for seed in range(24)
     ]
-    for reply in await backend.answer_batch(requests):
+    for reply in await answers(backend, requests):
         assert isinstance(reply, Reply)
         written = reply.completion
         if "�" in written.text or not written.text:
@@ -238,7 +244,7 @@ async def test_a_context_that_is_too_long_says_how_long_it_may_be(
     backend: EmbeddedBackend,
 ) -> None:
     fine, long = ask(), ask("word " * 20_000)
-    replies = await backend.answer_batch([fine, long, score("x " * 2000)])
+    replies = await answers(backend, [fine, long, score("x " * 2000)])
     assert isinstance(replies[0], Reply)
     for reply, request in zip(replies[1:], (long, score("x " * 2000)), strict=True):
         assert isinstance(reply, ContextTooLongError)
@@ -264,7 +270,7 @@ async def test_the_last_token_of_the_context_can_be_used(backend: EmbeddedBacken
 async def test_what_it_cannot_do_is_a_bad_request(backend: EmbeddedBackend) -> None:
     tool = Request(prompt=Prompt.chat([{"role": "tool", "content": "x"}]))
     extra = ask(extra={"logit_bias": {}})
-    replies = await backend.answer_batch([tool, extra])
+    replies = await answers(backend, [tool, extra])
     assert [type(reply) for reply in replies] == [BadRequestError, BadRequestError]
     assert "logit_bias" in str(replies[1])
     assert backend.count_tokens(tool) > 0
@@ -329,7 +335,7 @@ async def test_the_loop_runs_on_while_the_model_works(backend: EmbeddedBackend) 
 
 
 async def _collect(backend: EmbeddedBackend, requests: list[Request]) -> list[Any]:
-    return list(await backend.answer_batch(requests))
+    return list(await answers(backend, requests))
 
 
 async def test_a_cancelled_call_stops_early_and_leaves_the_thread_usable() -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,9 @@ from pizza.errors import (
 )
 from pizza.limits import Price
 from pizza.specs import BackendSettings
+from pizza.worker import Worker
 from pizza_embedded.inference import Inference, Job, Outcome, Token, printable
 from pizza_embedded.runtime import ContextTooLong, Runtime
-from pizza_embedded.worker import Worker
 
 MODELS = ("default",)
 BATCH_SIZE = 32
@@ -72,6 +72,7 @@ class EmbeddedBackend(Backend):
     """Completes and scores with the small model on one thread; costs nothing."""
 
     batch_size = BATCH_SIZE
+    times_out = False
 
     def __init__(self, runtime: Runtime, *, model: str = "default") -> None:
         """Wrap a loaded model.
@@ -118,13 +119,19 @@ class EmbeddedBackend(Backend):
 
     async def answer(self, request: Request) -> Reply:
         """See `Backend.answer`."""
-        (reply,) = await self.answer_batch([request])
+        (reply,) = await self._answers([request])
         if isinstance(reply, BackendError):
             raise reply
         return reply
 
-    async def answer_batch(self, requests: Sequence[Request]) -> Sequence[Reply | BackendError]:
+    async def answer_batch(
+        self, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[int, Reply | BackendError], None]:
         """See `Backend.answer_batch`. A cancelled call stops after the jobs being computed."""
+        for position, result in enumerate(await self._answers(requests)):
+            yield position, result
+
+    async def _answers(self, requests: Sequence[Request]) -> Sequence[Reply | BackendError]:
         return await self._worker.run(lambda stop: self._answer(requests, stop))
 
     def count_tokens(self, request: Request) -> int:

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
+from pizza.worker import Worker
 from pizza_embedded.inference import Inference, Job, Outcome
 from pizza_embedded.runtime import ContextTooLong
-from pizza_embedded.worker import Worker
 
 BATCH_SIZE = 32
 
