@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pizza._plugins import Kind, Registry
-from pizza.abc import Backend, Method, Metric, PerturbationStrategy, Segmenter
+from pizza.abc import Backend, InternalsMethod, Method, Metric, PerturbationStrategy, Segmenter
 from pizza.capability import Capability
 from pizza.errors import CapabilityError, ConfigError, PluginContractError
 from pizza.prompt import Unit
 from pizza.specs import Choice, MetricSpec, Spec, parse_choice
 
-_BASES: dict[Kind, type[Any]] = {
-    "backend": Backend,
-    "metric": Metric,
-    "method": Method,
-    "perturbation": PerturbationStrategy,
-    "segmenter": Segmenter,
+_BASES: dict[Kind, tuple[type[Any], ...]] = {
+    "backend": (Backend,),
+    "metric": (Metric,),
+    "method": (Method, InternalsMethod),
+    "perturbation": (PerturbationStrategy,),
+    "segmenter": (Segmenter,),
 }
 
 
@@ -73,8 +73,8 @@ def resolve(registry: Registry, kind: Kind, value: Any) -> Part:
         UnknownNameError, PluginError: As `Registry.load` raises them.
         ConfigError: The options do not fit, or the value is of the wrong type.
     """
-    base = _BASES[kind]
-    if isinstance(value, base):
+    bases = _BASES[kind]
+    if isinstance(value, bases):
         return Part(
             kind=kind,
             name=_kebab(type(value).__name__),
@@ -86,15 +86,15 @@ def resolve(registry: Registry, kind: Kind, value: Any) -> Part:
         value = parse_choice(value)
     if not isinstance(value, Choice):
         raise ConfigError(
-            f"a {kind} is a name, a pizza.Choice or a {base.__name__} object, not {value!r}."
+            f"a {kind} is a name, a pizza.Choice or a {bases[0].__name__} object, not {value!r}."
         )
     spec = registry.spec(kind, value.name)
     made = registry.create(kind, value.name, dict(value.options))
     info = registry.owner(kind, value.name)
-    if not isinstance(made, base):
+    if not isinstance(made, bases):
         raise PluginContractError(
             f"the {kind} {value.name!r} of {info.origin} is {type(made).__name__}, which is not a "
-            f"pizza.abc.{base.__name__}."
+            f"pizza.abc.{bases[0].__name__}."
         )
     return Part(
         kind=kind,

@@ -20,9 +20,10 @@ from pizza.errors import BackendError, CapabilityError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pizza.attribution import Target
     from pizza.completion import Completion, Reply, Request
     from pizza.limits import Price
-    from pizza.prompt import Prompt, Unit
+    from pizza.prompt import FixedSpan, Prompt, Unit
 
 Send = Callable[["Request"], Awaitable["Completion"]]
 """Sends one request through the scheduler: cached, limited, counted."""
@@ -129,6 +130,28 @@ class Backend(ABC):
                 yield position, await self.answer(request)
             except BackendError as error:
                 yield position, error
+
+    async def inspect(self, inspection: Inspection, method: InternalsMethod) -> Findings:
+        """Let a method look inside the model (capability ``gradients``).
+
+        The method runs where the model is, off the event loop; cancelling stops it at its next
+        chunk of work and frees what it holds.
+
+        Raises:
+            CapabilityError: This model, or this kind of model, does not allow what the method does.
+        """
+        raise _lacks(self, Capability.GRADIENTS)
+
+    def special_spans(self, prompt: Prompt) -> Sequence[FixedSpan]:
+        """Spans of a prompt that the model reads as special tokens, and not as text.
+
+        They are held fixed: a mask token that is to be filled, an end-of-text mark.
+        """
+        return ()
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids (capability ``tokenize``)."""
+        raise _lacks(self, Capability.TOKENIZE)
 
     def count_tokens(self, request: Request) -> int:
         """Prompt tokens of a request, for limits and estimates; may be an estimate."""
@@ -277,6 +300,43 @@ class Scores:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inspection:
+    """What a method is to find out by looking inside the model.
+
+    Attributes:
+        prompt: The whole prompt.
+        units: Its units.
+        target: What is explained.
+        output: What the model wrote, when the target is its own completion; else ``None``.
+        seed: Seed of everything random.
+    """
+
+    prompt: Prompt
+    units: tuple[Unit, ...]
+    target: Target
+    output: Completion | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Findings:
+    """What a look inside the model found.
+
+    Attributes:
+        output: The output that was explained, with its tokens.
+        function: The scalar that was explained, e.g. ``"logprob"``.
+        scores: Values ``(1 + n_output_tokens, n_units)``; row 0 = whole output, NaN = not asked
+            for. Positive = the unit supports the output. Details say which passes were run.
+        warnings: What a reader of the scores should know.
+    """
+
+    output: Completion
+    function: str
+    scores: Scores
+    warnings: tuple[str, ...] = ()
+
+
 Plan = Generator["NDArray[np.bool_]", "NDArray[np.float64]", Scores]
 """Yields coalitions ``(m, n_units)``, receives values ``(m, n_columns)``, returns scores."""
 
@@ -298,6 +358,25 @@ class Method(ABC):
 
         Raises:
             BudgetTooSmallError: ``game.max_calls`` is below the method's minimum.
+        """
+
+
+class InternalsMethod(ABC):
+    """Looks inside the model instead of perturbing the prompt: gradients, attention, ...
+
+    Registered like any method, by a `MethodSpec` that requires ``gradients``. It does no input or
+    output either; the backend calls it on the thread of its model.
+    """
+
+    requires: ClassVar[frozenset[Capability]] = frozenset({Capability.GRADIENTS})
+
+    @abstractmethod
+    def inspect(self, view: Any) -> Findings:
+        """Compute.
+
+        Args:
+            view: The prompt, the output and the model as this backend shows them. Its type is the
+                backend's: a method is written for the backends whose view it understands.
         """
 
 

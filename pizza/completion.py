@@ -56,6 +56,9 @@ class Request:
         kind: ``"complete"`` writes an output; ``"score"`` gives the teacher-forced
             log-probabilities of ``target`` instead.
         target: The text to score; only with ``kind="score"``.
+        target_ids: The same target as the model's own tokens, where they are known. A text that is
+            tokenised again may be cut otherwise than it was written. Backends whose models are
+            given texts ignore it.
         logprobs: Whether log-probabilities (and ``generation.top_logprobs`` alternatives) are
             wanted. Not asking for them makes answers smaller, and models that have none usable.
         generation: How the model writes; for ``"score"`` only ``top_logprobs`` and ``extra`` count.
@@ -66,6 +69,7 @@ class Request:
     prompt: Prompt
     kind: Literal["complete", "score"] = "complete"
     target: str | None = None
+    target_ids: tuple[int, ...] | None = None
     logprobs: bool = True
     generation: Generation = field(default_factory=Generation)
     sample: int = 0
@@ -76,6 +80,8 @@ class Request:
                 f"a request of kind {self.kind!r} has target {self.target!r}: 'score' needs a "
                 "target and 'complete' takes none."
             )
+        if self.target_ids is not None and self.kind != "score":
+            raise ConfigError("target_ids belong to a request of kind 'score'.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +119,7 @@ class Completion:
     Attributes:
         text: The output text.
         tokens: The output tokens' texts; empty when the backend gives none.
+        token_ids: Their ids in the model's vocabulary, where the backend knows them, or ``None``.
         logprobs: Natural-log probabilities ``(n_tokens,)``, or ``None``. Read-only float64.
         alternative_tokens: Per position the texts of the most likely tokens, best first (may
             differ in number per position), or ``None``.
@@ -131,9 +138,12 @@ class Completion:
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     model: str = ""
+    token_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
+        if self.token_ids is not None and len(self.token_ids) != n:
+            raise ConfigError(f"{n} tokens with {len(self.token_ids)} token ids.")
         if self.logprobs is not None:
             object.__setattr__(self, "logprobs", frozen_array(self.logprobs))
             if self.logprobs.shape != (n,):
@@ -150,6 +160,25 @@ class Completion:
                 raise ConfigError(f"{n} tokens with alternatives of shape {shape}.")
             if widest > shape[1]:
                 raise ConfigError(f"{widest} alternative tokens in {shape[1]} columns.")
+
+    def token_window(self, span: tuple[int, int]) -> tuple[int, int]:
+        """The half-open range of tokens that a code-point span of the output touches.
+
+        Raises:
+            ConfigError: It touches none.
+        """
+        at = 0
+        touched: list[int] = []
+        for index, token in enumerate(self.tokens):
+            if at < span[1] and at + len(token) > span[0]:
+                touched.append(index)
+            at += len(token)
+        if not touched:
+            raise ConfigError(
+                f"the target span {span} is outside of the output, which has {at} characters: "
+                f"{self.text[:80]!r}."
+            )
+        return touched[0], touched[-1] + 1
 
     def distribution(self, position: int) -> dict[str, float]:
         """Alternatives at one position: token text -> natural-log probability (best one if twice).
@@ -199,6 +228,7 @@ class Completion:
             "finish_reason": self.finish_reason,
             "usage": [self.usage.prompt_tokens, self.usage.completion_tokens],
             "model": self.model,
+            "token_ids": None if self.token_ids is None else list(self.token_ids),
         }
 
     @classmethod
@@ -207,6 +237,7 @@ class Completion:
         tokens = tuple(data["tokens"])
         rows = data["alternatives"]
         texts, values = (None, None) if rows is None else pack_alternatives(rows)
+        ids = data.get("token_ids")
         return cls(
             text=data["text"],
             tokens=tokens,
@@ -216,6 +247,7 @@ class Completion:
             finish_reason=data["finish_reason"],
             usage=Usage(prompt_tokens=data["usage"][0], completion_tokens=data["usage"][1]),
             model=data["model"],
+            token_ids=None if ids is None else tuple(ids),
         )
 
 

@@ -56,7 +56,8 @@ class FixedSpan:
     Attributes:
         message: Index of the message.
         start, end: Half-open code-point span.
-        reason: ``"template mark"``, ``"template text"``, ``"role"`` or ``"user"``.
+        reason: ``"template mark"``, ``"template text"``, ``"special token"``, ``"role"`` or
+            ``"user"``.
     """
 
     message: int
@@ -287,6 +288,10 @@ class Prompt:
             self._check_span(index, start, end)
             added.append(FixedSpan(message=index, start=start, end=end))
         return replace(self, fixed=_disjoint(added))
+
+    def with_fixed(self, spans: Iterable[FixedSpan]) -> Prompt:
+        """This prompt with more spans fixed, each for its own reason."""
+        return replace(self, fixed=_disjoint([*self.fixed, *spans]))
 
     def edited(self, edits: Sequence[Edit]) -> Prompt:
         """The prompt after disjoint edits. Messages that become empty are dropped (not the last).

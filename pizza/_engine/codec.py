@@ -39,6 +39,7 @@ class _Texts(msgspec.Struct, array_like=True, gc=False):
     prompt_tokens: int
     completion_tokens: int
     model: str
+    token_ids: tuple[int, ...] | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -64,6 +65,7 @@ def encode(completion: Completion) -> bytes:
             prompt_tokens=completion.usage.prompt_tokens,
             completion_tokens=completion.usage.completion_tokens,
             model=completion.model,
+            token_ids=completion.token_ids,
         )
     )
     # zlib, because every Python has it: one cache file serves environments with other packages.
@@ -117,4 +119,5 @@ def _completion(stored: _Texts, numbers: memoryview) -> Completion:
         finish_reason=stored.finish_reason,
         usage=Usage(prompt_tokens=stored.prompt_tokens, completion_tokens=stored.completion_tokens),
         model=stored.model,
+        token_ids=stored.token_ids,
     )

@@ -57,14 +57,15 @@ class KeyMaker:
             self._seen = (request.generation, request.kind, request.logprobs)
         prompt = request.prompt
         # Length-prefixed fields: no two lists of texts have the same bytes.
-        body = _encode(
-            (
-                "chat" if prompt.kind == "chat" else "text",
-                [(m.role, m.text) for m in prompt.messages],
-                request.target,
-                request.sample,
-            )
+        fields: tuple[object, ...] = (
+            "chat" if prompt.kind == "chat" else "text",
+            [(m.role, m.text) for m in prompt.messages],
+            request.target,
+            request.sample,
         )
+        if request.target_ids is not None:
+            fields = (*fields, request.target_ids)
+        body = _encode(fields)
         digest = self._prefix.copy()
         digest.update(body)
         return digest.hexdigest()

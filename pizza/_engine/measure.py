@@ -65,6 +65,7 @@ class Question:
     Attributes:
         kind: ``"complete"`` or ``"score"``.
         target: The text that is scored.
+        target_ids: The same as token ids, where they are known.
         reference: The answer to the unperturbed prompt.
         window: Half-open range of the reference's tokens that counts, or ``None`` for all.
         metrics: Index into the measurement's metrics, and the metric.
@@ -76,6 +77,7 @@ class Question:
     reference: Completion
     metrics: tuple[tuple[int, Metric], ...]
     target: str | None = None
+    target_ids: tuple[int, ...] | None = None
     window: tuple[int, int] | None = None
     sign: int = 1
     logprobs: bool = True
@@ -216,6 +218,7 @@ class Measurement:
                         prompt=perturbed,
                         kind=question.kind,
                         target=question.target,
+                        target_ids=question.target_ids,
                         logprobs=question.logprobs,
                         generation=self._generation,
                     )
@@ -325,6 +328,7 @@ def _windowed(completion: Completion, window: tuple[int, int] | None) -> Complet
         completion,
         text="".join(completion.tokens[start:stop]),
         tokens=completion.tokens[start:stop],
+        token_ids=None if completion.token_ids is None else completion.token_ids[start:stop],
         logprobs=None if completion.logprobs is None else completion.logprobs[start:stop],
         alternative_tokens=(
             None

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pizza._explain.job import Context
 from pizza._parts import require, resolve_metrics
-from pizza.abc import Backend, Resources, Tokenizer, TokenTable
+from pizza.abc import Backend, InternalsMethod, Resources, Tokenizer, TokenTable
 from pizza.capability import Capability
 from pizza.errors import (
     BudgetTooSmallError,
@@ -27,6 +29,9 @@ def negotiate(context: Context) -> None:
     declared = backend.capabilities | backend.uncertain
     if kind == "label" and Capability.CLASSIFY not in declared:
         raise _target_error(backend, "a class label", Capability.CLASSIFY)
+    if isinstance(job.method.value, InternalsMethod):
+        _negotiate_inspection(context, declared)
+        return
     context.metrics = job.metrics or resolve_metrics(context.registry, "logprob-diff")
     if job.metrics is None and not declared & {Capability.LOGPROBS, Capability.SCORE}:
         compare_texts(context)
@@ -42,6 +47,39 @@ def negotiate(context: Context) -> None:
             "these compare whole texts. Use logprob-diff or prob-diff."
         )
     _settle_evidence(context, declared)
+
+
+def _negotiate_inspection(context: Context, capabilities: frozenset[Capability]) -> None:
+    job, backend = context.job, context.backend
+    if job.metrics is not None:
+        raise ConfigError(
+            f"{job.method.name!r} looks inside the model and compares no outputs, so it takes no "
+            f"metrics, and {', '.join(part.label for part in job.metrics)} was named. What it "
+            f"explains is an option of the method: '{job.method.name}:function=prob'."
+        )
+    if job.evidence != "auto":
+        raise ConfigError(
+            f"{job.method.name!r} looks inside the model: evidence={job.evidence!r} means nothing "
+            "to it. Leave it out."
+        )
+    context.capabilities = capabilities
+    for part in (job.method, job.units):
+        require(context.registry, part, capabilities, backend.name)
+
+
+def hold_special_tokens(context: Context) -> None:
+    """Keep what the model reads as special tokens out of all units; the result says so."""
+    job = context.job
+    spans = [
+        span
+        for span in context.backend.special_spans(job.prompt)
+        if not any(
+            fixed.message == span.message and fixed.start <= span.start and span.end <= fixed.end
+            for fixed in job.prompt.fixed
+        )
+    ]
+    if spans:
+        context.job = replace(job, prompt=job.prompt.with_fixed(spans))
 
 
 async def confirm(context: Context) -> None:
@@ -64,7 +102,7 @@ def _settle_evidence(context: Context, capabilities: frozenset[Capability]) -> N
     tokens = any(part.evidence == "tokens" for part in context.metrics)
     can_score = Capability.SCORE in capabilities
     if _needs_score(context) and not can_score:
-        named = {"text": "a given text", "contrast": "a contrast"}
+        named = {"text": "a given text", "contrast": "a contrast", "label": "a class label"}
         raise _target_error(
             backend, named.get(job.target.kind, "scored evidence"), Capability.SCORE
         )
@@ -78,7 +116,8 @@ def _settle_evidence(context: Context, capabilities: frozenset[Capability]) -> N
 
 def _needs_score(context: Context) -> bool:
     target = context.job.target
-    asked = context.job.evidence == "score" or target.kind in ("text", "contrast") or target.span
+    given = target.kind in ("text", "contrast", "label")
+    asked = context.job.evidence == "score" or given or target.span
     return bool(asked) and any(part.evidence == "tokens" for part in context.metrics)
 
 

@@ -10,23 +10,23 @@ from typing import Any, cast
 from pizza._engine.measure import Progress, Question
 from pizza._explain.job import Context
 from pizza.completion import Completion, Request
-from pizza.errors import CapabilityError, ConfigError, IncomparableError
+from pizza.errors import CapabilityError, IncomparableError
 
 
 async def ask_reference(context: Context) -> tuple[list[Question], Completion]:
     """Ask about the unperturbed prompt; say what is asked for every coalition."""
     job = context.job
-    _report_reference(context)
+    report_reference(context)
     tokens = tuple((i, p.value) for i, p in enumerate(context.metrics) if p.evidence == "tokens")
     texts = tuple((i, p.value) for i, p in enumerate(context.metrics) if p.evidence != "tokens")
     logprobs = bool(tokens) and not context.scored
     written: Completion | None = None
     if job.target.kind == "completion":
-        written = await _ask(
+        written = await ask(
             context, Request(prompt=job.prompt, logprobs=logprobs, generation=job.generation)
         )
-    elif job.target.text is not None and not context.scored:
-        written = Completion(text=job.target.text)
+    elif not context.scored:
+        written = Completion(text=target_text(context))
     output = written
     questions: list[Question] = []
     if context.scored:
@@ -57,22 +57,23 @@ async def _scored_questions(
     context: Context, written: Completion | None, metrics: Sequence[tuple[int, Any]]
 ) -> tuple[list[Question], Completion]:
     target = context.job.target
-    text = written.text if written is not None else cast("str", target.text)
-    if not text:
-        raise IncomparableError(
-            "the model answered nothing, so there is no output whose support could be measured. "
-            "Change the prompt, raise max_tokens, or give a target text."
-        )
+    ids = target.token_ids
+    if written is None:
+        text = target_text(context)
+    else:
+        check_written(written)
+        text, ids = written.text, written.token_ids
     questions: list[Question] = []
     first: Completion | None = None
-    sides = [(text, 1)] + ([(target.versus, -1)] if target.versus else [])
-    for side, sign in sides:
-        reference = await _ask(
+    sides = [(text, ids, 1)] + ([(target.versus, None, -1)] if target.versus else [])
+    for side, side_ids, sign in sides:
+        reference = await ask(
             context,
             Request(
                 prompt=context.job.prompt,
                 kind="score",
                 target=side,
+                target_ids=side_ids,
                 generation=context.job.generation,
             ),
         )
@@ -82,8 +83,9 @@ async def _scored_questions(
             Question(
                 kind="score",
                 target=side,
+                target_ids=side_ids,
                 reference=reference,
-                window=_window(reference, target.span) if target.span else None,
+                window=reference.token_window(target.span) if target.span else None,
                 metrics=tuple(metrics),
                 sign=sign,
             )
@@ -95,30 +97,35 @@ async def _scored_questions(
     return questions, first
 
 
-def _window(completion: Completion, span: tuple[int, int]) -> tuple[int, int]:
-    """The range of tokens that a code-point span of the output touches."""
-    at = 0
-    touched: list[int] = []
-    for index, token in enumerate(completion.tokens):
-        if at < span[1] and at + len(token) > span[0]:
-            touched.append(index)
-        at += len(token)
-    if not touched:
-        raise ConfigError(
-            f"the target span {span} is outside of the output, which has {at} characters: "
-            f"{completion.text[:80]!r}."
+def target_text(context: Context) -> str:
+    """The text of a target that is given."""
+    target = context.job.target
+    if target.token_ids is not None:
+        return context.backend.decode(target.token_ids)
+    return cast("str", target.text)
+
+
+def check_written(written: Completion) -> None:
+    """Refuse an output of nothing.
+
+    Raises:
+        IncomparableError: There is nothing whose support could be measured.
+    """
+    if not written.text and not written.token_ids:
+        raise IncomparableError(
+            "the model answered nothing, so there is no output whose support could be measured. "
+            "Change the prompt, raise max_tokens, or give a target text."
         )
-    return touched[0], touched[-1] + 1
 
 
-async def _ask(context: Context, request: Request) -> Completion:
+async def ask(context: Context, request: Request) -> Completion:
     answer = await context.scheduler.submit(request)
     context.account.add(answer)
-    _report_reference(context)
+    report_reference(context)
     return answer.completion
 
 
-def _report_reference(context: Context) -> None:
+def report_reference(context: Context) -> None:
     if context.job.on_progress is not None:
         account = context.account
         context.job.on_progress(

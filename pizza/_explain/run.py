@@ -6,27 +6,28 @@ The order matters: everything that can be found wrong without paying is found fi
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pizza import __version__
 from pizza._engine.measure import Measurement, Question, drive
 from pizza._explain.checks import (
     calls_left,
     check_budget,
     compare_texts,
     confirm,
+    hold_special_tokens,
     negotiate,
     questions_per_coalition,
     resources,
     segment,
 )
+from pizza._explain.inspect import inspect
 from pizza._explain.job import Context, Job
+from pizza._explain.provenance import provenance
 from pizza._explain.reference import ask_reference
-from pizza.abc import Game, Scores
+from pizza.abc import Game, InternalsMethod, Scores
 from pizza.attribution import Attribution, Evaluations, MetricScores
 from pizza.completion import Completion, frozen_array
 from pizza.errors import CapabilityError, PluginContractError
@@ -44,8 +45,12 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
     """
     context = Context(job=job, **owned)
     negotiate(context)
+    hold_special_tokens(context)
+    job = context.job
     lent = resources(context)
     units = await segment(context, lent)
+    if isinstance(job.method.value, InternalsMethod):
+        return await inspect(context, units, started)
     check_budget(context, len(units))
     await context.in_thread(job.perturbation.value.prepare, job.prompt, units, lent)
     await confirm(context)
@@ -148,36 +153,6 @@ def _result(
         cache_hits=account.cache_hits,
         usage=account.usage,
         cost=account.cost,
-        provenance=_provenance(context, scores.details, started),
+        provenance=provenance(context, scores.details, started),
         warnings=(*context.warnings, *measurement.warnings),
     )
-
-
-def _provenance(context: Context, details: Mapping[str, Any], started: float) -> dict[str, Any]:
-    job = context.job
-    generation = job.generation
-    stamp = dt.datetime.fromtimestamp(started, tz=dt.UTC)
-    return {
-        "pizza_version": __version__,
-        "created_at": stamp.isoformat(timespec="seconds"),
-        "backend": context.backend.name,
-        "backend_identity": context.backend.identity,
-        "backend_plugin": dict(
-            zip(("plugin", "distribution", "version"), context.origin, strict=True)
-        ),
-        "method": {**job.method.to_dict(), "details": dict(details)},
-        "perturbation": job.perturbation.to_dict(),
-        "segmenter": job.units.to_dict(),
-        "metrics": [part.to_dict() for part in context.metrics],
-        "evidence": "score" if context.scored else "complete",
-        "generation": {
-            "max_tokens": generation.max_tokens,
-            "temperature": generation.temperature,
-            "seed": generation.seed,
-            "top_logprobs": generation.top_logprobs,
-            "stop": list(generation.stop),
-            "extra": dict(generation.extra),
-        },
-        "seed": job.seed,
-        "tokenizer": context.tokenizer_name,
-    }

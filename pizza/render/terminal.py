@@ -177,10 +177,13 @@ def facts(attribution: Attribution) -> list[tuple[str, str]]:
     units, method, strategy = (
         _name(how.get(key)) for key in ("segmenter", "method", "perturbation")
     )
-    steps = f"{plural(len(attribution.units), 'unit')} ({units}), {method} with {strategy}"
+    steps = f"{plural(len(attribution.units), 'unit')} ({units}), {method}"
+    if how.get("perturbation", ...) is not None:
+        steps += f" with {strategy}"
     evidence = {
         "score": "the output was scored with each changed prompt",
         "complete": "the model answered each changed prompt",
+        "internals": "looked inside the model; nothing was perturbed",
     }.get(str(how.get("evidence")), "")
     rows = [
         ("Model", one_line(str(how.get("backend", attribution.output.model or "unknown")))),
