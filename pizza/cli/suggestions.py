@@ -140,7 +140,7 @@ def _given(order: Order) -> list[tuple[str, ...]]:
         ("--evidence", order.evidence, "auto"),
         ("--rpm", order.rpm, None),
         ("--tpm", order.tpm, None),
-        ("--concurrency", order.concurrency, 50),
+        ("--concurrency", order.concurrency, None),
         ("--attempts", order.attempts, 6),
         ("--timeout", order.timeout, 120.0),
         ("--max-calls", order.max_calls, None),
