@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packed engine: every node of the prefix trie goes through the network exactly once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pizza_local.chunks import Chunks
+from pizza_local.counts import Counts
+from pizza_local.scoring.architecture import Architecture
+from pizza_local.scoring.attention import packed
+from pizza_local.scoring.branches import Pass, Path
+from pizza_local.scoring.items import Item, Scored
+from pizza_local.scoring.readout import Answers, Asked
+from pizza_local.scoring.trie import grow
+
+# Tokens of one pass. On a CPU more do not fit its caches; a GPU is busy with a few thousand, and
+# more would pay for a mask that grows with the square.
+_MOST_CPU = 512
+_MOST_GPU = 2048
+
+
+def score_packed(
+    model: Any,
+    architecture: Architecture,
+    chunks: Chunks,
+    items: Sequence[Item],
+    top: int,
+    counts: Counts,
+    stop: threading.Event | None,
+    most: int | None = None,
+) -> list[Scored]:
+    """Score items by their prefix trie, in passes over chunks of it in depth-first order.
+
+    Args:
+        model: A causal language model of transformers, in eval mode.
+        architecture: Facts about it.
+        chunks: Sizes.
+        items: At least one.
+        top: How many alternatives are wanted at each place.
+        counts: Gets one pass per chunk; all of them together have one token per node.
+        stop: Set when the caller has gone.
+        most: Tokens of one pass, if not what is best for the device.
+
+    Raises:
+        Stopped: The caller has gone.
+        NotPackableError: The model asks its attention for something unknown.
+    """
+    trie = grow(items)
+    asked = Asked.of(items, trie.states)
+    answers = Answers(items, top)
+    on_cpu = architecture.device.type == "cpu"
+    path: Path = {}
+
+    def work(chunk: slice) -> Path:
+        here = asked.within(chunk)
+        nodes, rows = np.unique(here.keys, return_inverse=True)
+        running = Pass(trie, chunk, path, dense=not on_cpu)
+        with packed(model, running):
+            logits = model(
+                input_ids=_row(trie.tokens[chunk], architecture.device),
+                position_ids=_row(trie.depths[chunk], architecture.device),
+                use_cache=False,
+                logits_to_keep=torch.from_numpy(nodes - chunk.start).to(architecture.device),
+            ).logits
+        counts.forward(chunk.stop - chunk.start)
+        answers.read(logits[0], rows, here)
+        return running.path
+
+    bytes_each = architecture.token_bytes + architecture.logits_bytes
+    most = most or (_MOST_CPU if on_cpu else _MOST_GPU)
+    with torch.no_grad():
+        for _, path in chunks.run("packed", len(trie), bytes_each, most, work, stop):  # noqa: B007
+            pass
+    return answers.split()
+
+
+def _row(values: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(values).to(device)[None]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The padded engine: batches of sequences of about one length, for any causal language model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pizza_local.chunks import Chunks
+from pizza_local.counts import Counts
+from pizza_local.scoring.architecture import Architecture
+from pizza_local.scoring.items import Item, Scored
+from pizza_local.scoring.readout import Answers, Asked
+
+_MOST_CPU = 1024
+_MOST_GPU = 8192
+
+
+def score_padded(
+    model: Any,
+    architecture: Architecture,
+    chunks: Chunks,
+    items: Sequence[Item],
+    top: int,
+    counts: Counts,
+    stop: threading.Event | None,
+) -> list[Scored]:
+    """Score items in batches that are sorted by length and padded on the right.
+
+    A causal model never looks to the right, so that padding changes nothing. Equal sequences are
+    computed once.
+
+    Args:
+        model: A causal language model of transformers, in eval mode.
+        architecture: Facts about it.
+        chunks: Sizes.
+        items: At least one.
+        top: How many alternatives are wanted at each place.
+        counts: Gets one pass per batch, padding included.
+        stop: Set when the caller has gone.
+
+    Raises:
+        Stopped: The caller has gone.
+    """
+    sequences = sorted({item.sequence for item in items}, key=lambda tokens: (len(tokens), tokens))
+    ranks = {tokens: rank for rank, tokens in enumerate(sequences)}
+    width = len(sequences[-1])
+    # One number for a place: sequences follow one another at equal distances.
+    keys = [
+        ranks[item.sequence] * width + np.arange(len(item.prompt) - 1, len(item.sequence))
+        for item in items
+    ]
+    asked = Asked.of(items, keys)
+    answers = Answers(items, top)
+    most = _MOST_CPU if architecture.device.type == "cpu" else _MOST_GPU
+
+    with torch.no_grad():
+        for first, group in _alike(sequences, exactly=architecture.by_length):
+            longest = len(group[-1])
+
+            def work(chunk: slice, first: int = first, group: Sequences = group) -> None:
+                batch = group[chunk]
+                start = first + chunk.start
+                here = asked.within(slice(start * width, (start + len(batch)) * width))
+                columns, column = np.unique(here.keys % width, return_inverse=True)
+                logits = _forward(model, architecture, batch, columns)
+                counts.forward(len(batch) * len(batch[-1]))
+                rows = (here.keys // width - start) * len(columns) + column
+                answers.read(logits.flatten(0, 1), rows, here)
+
+            each = longest * (architecture.token_bytes + architecture.logits_bytes)
+            fit = max(1, most // longest)
+            for _ in chunks.run(("padded", longest), len(group), each, fit, work, stop):
+                pass
+    return answers.split()
+
+
+Sequences = list[tuple[int, ...]]
+
+
+def _alike(sequences: Sequences, *, exactly: bool) -> Iterator[tuple[int, Sequences]]:
+    """Groups of sequences of one length, or up to twice as long; each with its first index."""
+    first = 0
+    for _, group in groupby(
+        sequences, key=lambda tokens: len(tokens) if exactly else len(tokens).bit_length()
+    ):
+        members = list(group)
+        yield first, members
+        first += len(members)
+
+
+def _forward(
+    model: Any, architecture: Architecture, batch: Sequences, columns: NDArray[np.int64]
+) -> torch.Tensor:
+    """Logits of some columns of a batch, ``(batch, columns, vocabulary)``."""
+    width = len(batch[-1])
+    tokens = np.empty((len(batch), width), dtype=np.int64)
+    for row, sequence in zip(tokens, batch, strict=True):
+        row[: len(sequence)] = sequence
+        # A padding token at the end makes transformers warn of a mask that is missing.
+        row[len(sequence) :] = sequence[-1]
+    lengths = torch.tensor([len(sequence) for sequence in batch], device=architecture.device)
+    places = torch.arange(width, device=architecture.device)
+    keep = torch.from_numpy(columns).to(architecture.device)
+    settings: dict[str, Any] = {"use_cache": False}
+    if architecture.takes_positions:
+        settings["position_ids"] = places.expand(len(batch), -1)
+    if architecture.obstacle is not None and len(batch[0]) < width:
+        settings["attention_mask"] = (places < lengths[:, None]).long()
+    if architecture.keeps_logits:
+        settings["logits_to_keep"] = keep
+    logits: torch.Tensor = model(
+        input_ids=torch.from_numpy(tokens).to(architecture.device), **settings
+    ).logits
+    return logits if architecture.keeps_logits else logits[:, keep.to(logits.device)]
