@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear maps and memory for their results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Scratch:
+    """Memory that is used again from layer to layer: fresh pages cost more than the sums.
+
+    Args:
+        like: A tensor of the type and on the device of all that is taken.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A tensor of unspecified content; the one taken before under this name is lost."""
+        size = 1
+        for extent in shape:
+            size *= extent
+        held = self._held.get(name)
+        if held is None or held.numel() < size:
+            held = self._held[name] = self._like.new_empty(size)
+        return held[:size].view(shape)
+
+
+class Linear:
+    """A linear map, or some of its outputs, read from its module at every use.
+
+    Args:
+        module: ``torch.nn.Linear``, or transformers' ``Conv1D``, whose weight is transposed.
+        outputs: Which outputs; all by default.
+    """
+
+    def __init__(self, module: Any, outputs: slice = slice(None)) -> None:
+        self._module = module
+        self._outputs = outputs
+        self._inputs_first = type(module).__name__ == "Conv1D"
+
+    @property
+    def weight(self) -> Tensor:
+        """``[inputs, outputs]``, a view."""
+        weight: Tensor = self._module.weight
+        return (weight if self._inputs_first else weight.t())[:, self._outputs]
+
+    @property
+    def width(self) -> int:
+        """Number of outputs."""
+        return self.weight.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[rows, inputs]`` to ``[rows, outputs]``."""
+        bias: Tensor | None = self._module.bias
+        if bias is None:
+            return x @ self.weight
+        return torch.addmm(bias[self._outputs], x, self.weight)
+
+    def backward(self, g: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+        """Cotangents of the inputs, ``[rows, outputs]`` to ``[rows, inputs]``, into ``out``."""
+        if add:
+            return out.addmm_(g, self.weight.t())
+        return torch.mm(g, self.weight.t(), out=out)
