@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Rows of a product from which on more rows make it no faster.
 _ROWS = {"cpu": 2304}
 _ROWS_ELSEWHERE = 16384
-# Logits of more points than fit into this are not made at once, bytes.
+# Logits and their cotangents of more points than fit into this are not made at once, bytes.
 _LOGITS = 256 << 20
 
 
@@ -203,23 +203,18 @@ class _Job:
     def _seed(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The function, ``[b, n]``, and its cotangents, ``[n, b, D]``, of ``[n, b, D]``."""
         n, n_points, _ = hidden.shape
-        vocabulary = 0
+        each_bytes = 4 * n * self._network.vocabulary * hidden.element_size()
+        size = max(1, _LOGITS // each_bytes)
         values, seeds = [], []
-        start, size = 0, 1
-        while start < n_points:
+        for start in range(0, n_points, size):
             check(self._stop)
-            part = hidden[:, start : start + size].transpose(0, 1)
             with torch.enable_grad():
-                part = part.detach().requires_grad_()
-                logits = self._network.finish(part)
-                each = self._function.each(logits)
+                part = hidden[:, start : start + size].transpose(0, 1).detach().requires_grad_()
+                each = self._function.each(self._network.finish(part))
                 weighted = each
                 if not self._apart:
                     weighted = each * self._function.weights(each.detach()).detach()
                 (g,) = torch.autograd.grad(weighted.sum(), part)
             values.append(each.detach())
             seeds.append(g.transpose(0, 1))
-            start += size
-            vocabulary = logits.shape[-1]
-            size = max(1, _LOGITS // (4 * n * vocabulary * logits.element_size()))
         return torch.cat(values), torch.cat(seeds, dim=1)

@@ -58,7 +58,13 @@ def take_apart(model: Any) -> Network | None:
         logits: Tensor = model.lm_head(body.ln_f(hidden))
         return logits
 
-    return Network(blocks=tuple(blocks), begin=begin, rope=lambda _: None, finish=finish)
+    return Network(
+        blocks=tuple(blocks),
+        begin=begin,
+        rope=lambda _: None,
+        finish=finish,
+        vocabulary=model.lm_head.out_features,
+    )
 
 
 def _block(module: Any, activation: Activation) -> Block:

@@ -66,7 +66,13 @@ def take_apart(model: Any) -> Network | None:
         logits: Tensor = model.lm_head(body.norm(hidden))
         return logits
 
-    return Network(blocks=tuple(blocks), begin=lambda points: points, rope=rope, finish=finish)
+    return Network(
+        blocks=tuple(blocks),
+        begin=lambda points: points,
+        rope=rope,
+        finish=finish,
+        vocabulary=model.lm_head.out_features,
+    )
 
 
 def _is_understood(config: Any) -> bool:
