@@ -243,6 +243,10 @@ class RefusedError(PermanentError):
     """The model or its content filter declined to answer."""
 
 
+class NonFiniteError(PermanentError):
+    """The model computed NaN or infinity where a number was expected; asking again is no help."""
+
+
 class QuotaExhaustedError(PermanentError):
     """The account has no quota or credit left (429 ``insufficient_quota``): waiting is no use."""
 

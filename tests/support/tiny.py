@@ -4,11 +4,20 @@
 Weights are random and drawn wide, so that every layer matters and no gradient is nearly zero.
 """
 
+import re
 from functools import cache
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 TEXT = [
     "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?",
@@ -66,16 +75,15 @@ def byte_tokenizer(chat=False, bos=False):
 @cache
 def word_tokenizer():
     """WordPiece with [CLS] and [SEP], as BERT has; lower-cases."""
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    from tokenizers import normalizers
-
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = sorted({word for text in TEXT for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [*words, *letters, *("##" + letter for letter in letters)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys([*special, *pieces]))}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core.train_from_iterator(
-        TEXT, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    )
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -142,8 +150,8 @@ def t5(dtype=torch.float64, seed=0, **changes):
 def _bert(cls, dtype, seed, changes):
     settings = {
         "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
-        "intermediate_size": 64, "vocab_size": 300, "max_position_embeddings": 128,
-        "initializer_range": 0.25, "pad_token_id": 0,
+        "intermediate_size": 64, "vocab_size": len(word_tokenizer()),
+        "max_position_embeddings": 128, "initializer_range": 0.25, "pad_token_id": 0,
     }  # fmt: skip
     torch.manual_seed(seed)
     return _ready(cls(transformers.BertConfig(**settings | changes)), dtype)
