@@ -11,6 +11,8 @@ from pizza_local.counts import Counts
 from pizza_local.gradients.stacked import Stacked, gpt2
 from support import tiny
 
+from pizza.errors import ConfigError
+
 pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
@@ -158,6 +160,15 @@ def engine_of(model, chunks=None):
     return engine
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Tiny products on several threads wait for each other, ten times as long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # --- correct ------------------------------------------------------------------------------------
 
 
@@ -268,6 +279,14 @@ def test_eager_attention_gives_the_same():
     _, got = collect(engine_of(model), points, POSITIONS, function)
 
     assert_close(got, autograd(model, points, POSITIONS, function)[1], 2e-6)
+
+
+@pytest.mark.parametrize("layer", [-1, 4])
+def test_layers_that_are_not_there(layer):
+    model = tiny.gpt2()
+
+    with pytest.raises(ConfigError, match="1 to 2"):
+        collect(engine_of(model), points_of(model), POSITIONS, LogProb(targets_of(4)), layer=layer)
 
 
 # --- in chunks ----------------------------------------------------------------------------------

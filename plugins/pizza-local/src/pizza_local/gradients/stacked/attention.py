@@ -7,6 +7,7 @@ j keys, m cotangents (targets), d features of a head.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,27 @@ from pizza_local.gradients.stacked.norms import at_least_fp32
 _BLOCK = 128
 
 
+class Places(NamedTuple):
+    """Ascending positions in the sequence.
+
+    Attributes:
+        tensor: ``[i]``, on the device.
+        listed: The same where no device has to be waited for.
+    """
+
+    tensor: Tensor
+    listed: Sequence[int]
+
+    @classmethod
+    def all(cls, length: int, device: torch.device) -> Places:
+        """All positions of a sequence."""
+        return cls(torch.arange(length, device=device), range(length))
+
+    def part(self, rows: slice) -> Places:
+        """Some of them."""
+        return Places(self.tensor[rows], self.listed[rows])
+
+
 class Heads(NamedTuple):
     """What attention keeps of the forward pass.
 
@@ -28,7 +50,7 @@ class Heads(NamedTuple):
         k: Keys, ``[b, g, j, d]``.
         v: Values, ``[b, g, j, d]``.
         o: Outputs before the output projection, ``[b, g, r, i, d]``.
-        at: Position of each query row, ascending, ``[i]``.
+        at: Where the query rows are.
         scale: What scores are multiplied by.
         window: Keys that a query sees, itself included; None for all before it.
     """
@@ -37,26 +59,28 @@ class Heads(NamedTuple):
     k: Tensor
     v: Tensor
     o: Tensor
-    at: Tensor
+    at: Places
     scale: float
     window: int | None
 
 
-def _hidden(at: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    hidden = keys > at[:, None]
+def _hidden(at: Places, keys: slice, window: int | None) -> Tensor:
+    queries = at.tensor[:, None]
+    place = torch.arange(keys.start, keys.stop, device=queries.device)
+    hidden = place > queries
     if window is not None:
-        hidden |= keys <= at[:, None] - window
+        hidden |= place <= queries - window
     return hidden
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, at: Tensor, scale: float, window: int | None
+    q: Tensor, k: Tensor, v: Tensor, at: Places, scale: float, window: int | None
 ) -> Tensor:
     """Outputs of attention, ``[b, g, r, i, d]``; arguments as in `Heads`."""
     b, g, r, i, d = q.shape
     j = k.shape[2]
     whole = i == j and (window is None or window >= j)
-    seen = None if whole else ~_hidden(at, torch.arange(j, device=q.device), window)
+    seen = None if whole else ~_hidden(at, slice(0, j), window)
     o = functional.scaled_dot_product_attention(
         q.reshape(b, g * r, i, d),
         k.unsqueeze(2).expand(b, g, r, j, d).reshape(b, g * r, j, d),
@@ -101,16 +125,15 @@ def backward(heads: Heads, d_o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     d_q = torch.empty_like(d_o)
     d_k = d_o.new_zeros((b, g, m, k.shape[2], d))
     d_v = d_o.new_zeros((b, g, k.shape[2], m, d))
-    places = at.tolist()
     n_blocks = max(1, round(i / _BLOCK))
     for block in range(n_blocks):
         rows = slice(block * i // n_blocks, (block + 1) * i // n_blocks)
-        first = 0 if window is None else max(0, places[rows.start] - window + 1)
-        keys = slice(first, places[rows.stop - 1] + 1)
+        first = 0 if window is None else max(0, at.listed[rows.start] - window + 1)
+        keys = slice(first, at.listed[rows.stop - 1] + 1)
         n_rows, n_keys = rows.stop - rows.start, keys.stop - keys.start
         q_part, k_part, v_part = q[:, :, :, rows], k[:, :, keys], v[:, :, keys]
         g_part = d_o[:, :, :, rows].contiguous()
-        hidden = _hidden(at[rows], torch.arange(keys.start, keys.stop, device=at.device), window)
+        hidden = _hidden(at.part(rows), keys, window)
         weights = _weights(q_part, k_part, hidden, scale)
 
         used = weights.to(q.dtype).flatten(2, 3).transpose(-1, -2)
@@ -140,7 +163,7 @@ def backward_own_rows(heads: Heads, d_o: Tensor) -> tuple[Tensor, Tensor, Tensor
     r, t = d_o.shape[2:4]
     q, k, v, o, at, scale, window = heads
     mean = (at_least_fp32(d_o) * at_least_fp32(o)).sum(-1, keepdim=True)
-    hidden = _hidden(at, torch.arange(k.shape[2], device=at.device), window)
+    hidden = _hidden(at, slice(0, k.shape[2]), window)
     weights = _weights(q, k, hidden, scale)
     d_v = torch.einsum("bgrtj,bgrtd->bgtjd", weights.to(q.dtype), d_o)
     d_weights = torch.unflatten(d_o.flatten(2, 3) @ v.transpose(-1, -2), 2, (r, t))

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from pizza.errors import ConfigError
 from pizza_local.chunks import Chunks, check
 from pizza_local.counts import Counts
 from pizza_local.gradients.stacked import gpt2, llama, sweep
+from pizza_local.gradients.stacked.attention import Places
 from pizza_local.gradients.stacked.block import Network, Rope
 from pizza_local.gradients.stacked.inspect import is_plain
 from pizza_local.gradients.stacked.rows import Rows
@@ -98,9 +100,16 @@ class Stacked:
         Raises:
             Stopped: The caller was cancelled.
             torch.OutOfMemoryError: Not even one target of one point fits.
+            ConfigError: There is no such layer.
 
         Cost: one forward pass per chunk of points, and one backward pass per chunk of targets.
         """
+        n_layers = len(self._network.blocks)
+        if not 0 <= layer <= n_layers:
+            raise ConfigError(
+                f"there is no layer {layer}: this model has inputs (0), outputs of blocks "
+                f"(1 to {n_layers - 1}) and what enters the final norm ({n_layers})."
+            )
         job = _Job(self, points, positions, function, level, layer, counts, stop)
         key = ("stacked", level, layer, len(positions), job.length)
         chunks = self._chunks.run(
@@ -129,12 +138,12 @@ class _Job:
         self._blocks = self._network.blocks[layer:]
         self._begin = layer == 0
         self._points = points
-        self._positions = positions.to(points.device)
         self._function = function
         self._apart = level == "token"
         self._counts = counts
         self._stop = stop
         places: list[int] = positions.tolist()
+        self._positions = Places(positions.to(points.device), places)
         self.length = places[-1] + 1
         self._ends = places if self._apart else places[-1:]
         self._most_rows = engine._rows
@@ -188,7 +197,7 @@ class _Job:
         key = ("stacked targets", len(points), self.length)
 
         def down(targets: slice) -> None:
-            own = targets if self._apart else slice(0, len(self._positions))
+            own = targets if self._apart else slice(0, len(self._positions.listed))
             todo = sweep.stack(self._positions, own, len(points), rope, entered, apart=self._apart)
             g = sweep.backward(self._blocks, tape, seeds, todo, self._stop)
             self._counts.backward(todo.rows.total)

@@ -8,7 +8,7 @@ these rows are stored, and every linear map of the network works on all of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -28,28 +28,24 @@ class Rows:
         device: Where the cotangents are.
     """
 
-    def __init__(self, ends: list[int], n_points: int, device: torch.device) -> None:
+    def __init__(self, ends: Sequence[int], n_points: int, device: torch.device) -> None:
         self.n_points = n_points
         self.n_targets = len(ends)
         self.length = ends[-1] + 1
         self._common = ends[0] + 1
         self._rectangle = self._common * n_points * self.n_targets
-        stairs = [
-            (position, point, target)
-            for position in range(self._common, self.length)
-            for point in range(n_points)
-            for target, end in enumerate(ends)
-            if end >= position
-        ]
-        self.total = self._rectangle + len(stairs)
-        index = torch.tensor(stairs, dtype=torch.long).reshape(-1, 3).to(device)
         self._stairs: tuple[Tensor, Tensor, Tensor] | None = None
-        if stairs:
+        self.total = self._rectangle
+        if self.length > self._common:
+            places = torch.arange(self._common, self.length)
+            seen = torch.tensor(ends) >= places[:, None, None]
+            index = seen.expand(-1, n_points, -1).nonzero().to(device)
+            self.total += len(index)
             self._stairs = (index[:, 0], index[:, 1], index[:, 2])
-            self._positions = index[:, 0] * n_points + index[:, 1]
+            self._positions = (index[:, 0] + self._common) * n_points + index[:, 1]
 
     @staticmethod
-    def count(ends: list[int]) -> int:
+    def count(ends: Sequence[int]) -> int:
         """Cotangents of one point."""
         return sum(end + 1 for end in ends)
 
@@ -86,8 +82,8 @@ class Rows:
         shape = (self._common, self.n_points, self.n_targets)
         dense[: self._common].copy_(torch.unflatten(packed[: self._rectangle], 0, shape))
         if self._stairs is not None:
-            dense[self._common :].zero_()
-            dense.index_put_(self._stairs, packed[self._rectangle :])
+            later = dense[self._common :].zero_()
+            later.index_put_(self._stairs, packed[self._rectangle :])
         return dense
 
     def pack(self, dense: Tensor, packed: Tensor) -> Tensor:
@@ -95,7 +91,7 @@ class Rows:
         shape = (self._common, self.n_points, self.n_targets)
         torch.unflatten(packed[: self._rectangle], 0, shape).copy_(dense[: self._common])
         if self._stairs is not None:
-            packed[self._rectangle :].copy_(dense[self._stairs])
+            packed[self._rectangle :] = dense[self._common : self.length][self._stairs]
         return packed
 
     def find(self, positions: Tensor, targets: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pizza_local.chunks import check
 from pizza_local.gradients.stacked import attention
-from pizza_local.gradients.stacked.attention import Heads
+from pizza_local.gradients.stacked.attention import Heads, Places
 from pizza_local.gradients.stacked.block import (
     Block,
     Rope,
@@ -61,7 +61,7 @@ def _project(block: Block, h: Tensor, own: Tensor | None) -> tuple[Tensor, Tenso
 
 
 def block_forward(
-    block: Block, x: Tensor, n_points: int, rope: Rope | None, only: Tensor | None
+    block: Block, x: Tensor, n_points: int, rope: Rope | None, only: Places | None
 ) -> tuple[Tensor, Kept]:
     """One block.
 
@@ -77,14 +77,14 @@ def block_forward(
     """
     device = x.device
     length = x.shape[0] // n_points
-    at = torch.arange(length, device=device) if only is None else only
+    at = only or Places.all(length, device)
     own = None
     if only is not None:
-        own = (only[:, None] * n_points + torch.arange(n_points, device=device)).flatten()
+        own = (only.tensor[:, None] * n_points + torch.arange(n_points, device=device)).flatten()
     h, attention_norm = block.attention_norm.forward(x)
     q, k, v = _project(block, h, own)
     groups = block.n_groups
-    own_rope = rope if rope is None or only is None else rope.at(only)
+    own_rope = rope if rope is None or only is None else rope.at(only.tensor)
     q, q_norm = heads_forward(
         _split(q, n_points, groups, block.n_repeats).contiguous(), block.q_norm, own_rope
     )
@@ -114,7 +114,7 @@ def forward(
     blocks: Sequence[Block],
     x: Tensor,
     rope: Rope | None,
-    positions: Tensor,
+    positions: Places,
     stop: threading.Event | None,
 ) -> tuple[Tensor, list[Kept]]:
     """All blocks.
@@ -141,7 +141,7 @@ def forward(
         x, kept = block_forward(block, x, n_points, rope, only)
         tape.append(kept)
     x = torch.unflatten(x, 0, (-1, n_points))
-    return (x if tape else x[positions]), tape
+    return (x if tape else x[positions.tensor]), tape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +166,11 @@ class Stack:
 
 
 def stack(
-    positions: Tensor, own: slice, n_points: int, rope: Rope | None, like: Tensor, *, apart: bool
+    positions: Places, own: slice, n_points: int, rope: Rope | None, like: Tensor, *, apart: bool
 ) -> Stack:
     """Prepare cotangents that start from some of the output positions."""
-    at = positions[own]
-    ends: list[int] = at.tolist() if apart else at[-1:].tolist()
-    rows = Rows(ends, n_points, at.device)
+    at, listed = positions.part(own)
+    rows = Rows(listed if apart else listed[-1:], n_points, at.device)
     targets = torch.arange(len(at), device=at.device) if apart else torch.zeros_like(at)
     starts = rows.find(at, targets)
     return Stack(rows=rows, own=own, apart=apart, starts=starts, rope=rope, scratch=Scratch(like))
@@ -203,7 +202,7 @@ def _last_backward(block: Block, kept: Kept, g: Tensor, todo: Stack) -> Tensor:
     heads = heads._replace(
         q=heads.q[:, :, :, todo.own],
         o=heads.o[:, :, :, todo.own],
-        at=heads.at[todo.own],
+        at=heads.at.part(todo.own),
         k=heads.k[:, :, : rows.length],
         v=heads.v[:, :, : rows.length],
     )
@@ -215,7 +214,7 @@ def _last_backward(block: Block, kept: Kept, g: Tensor, todo: Stack) -> Tensor:
     else:
         d_q, d_k, d_v = attention.backward(heads, d_o.unsqueeze(4))
     q_norm = kept.q_norm and Normed(*(x[:, :, :, todo.own] for x in kept.q_norm))
-    own_rope = todo.rope and todo.rope.at(heads.at)
+    own_rope = todo.rope and todo.rope.at(heads.at.tensor)
     d_q = heads_backward(d_q.transpose(3, 4), block.q_norm, q_norm, own_rope).squeeze(3)
     d_kv = scratch.take("qkv", rows.total, 2 * block.kv_width)
     _pack_keys(block, kept, d_k, d_v, todo, d_kv)
@@ -259,7 +258,7 @@ def _block_backward(block: Block, kept: Kept, g: Tensor, todo: Stack) -> None:
     heads = heads._replace(
         q=heads.q[:, :, :, : rows.length],
         o=heads.o[:, :, :, : rows.length],
-        at=heads.at[: rows.length],
+        at=heads.at.part(slice(rows.length)),
         k=heads.k[:, :, : rows.length],
         v=heads.v[:, :, : rows.length],
     )
