@@ -43,14 +43,11 @@ class Architecture:
         accepted = inspect.signature(model.forward).parameters
         weight = model.get_input_embeddings().weight
         by_length = bool(_rope_types(config).intersection(_BY_LENGTH))
-        facts = {
-            "takes_positions": "position_ids" in accepted,
-            "keeps_logits": "logits_to_keep" in accepted,
-        }
-        missing = [name for name, there in facts.items() if not there]
+        missing = [name for name in ("position_ids", "logits_to_keep") if name not in accepted]
         vocabulary = int(getattr(config, "vocab_size", weight.shape[0]))
         return cls(
-            **facts,
+            takes_positions="position_ids" in accepted,
+            keeps_logits="logits_to_keep" in accepted,
             by_length=by_length,
             obstacle=_obstacle(model, config, missing, by_length),
             device=weight.device,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from pizza_local.chunks import Chunks, Stopped, is_out_of_memory
 from pizza_local.counts import Counts
 from pizza_local.scoring.architecture import Architecture
 from pizza_local.scoring.items import Item, Scored
-from pizza_local.scoring.packed import score_packed
+from pizza_local.scoring.packed import best_packing, score_packed
 from pizza_local.scoring.padded import score_padded
 
 _log = logging.getLogger("pizza.local")
@@ -91,9 +92,9 @@ class CausalScorer:
         work = (self._model, self._architecture, self._chunks, sample, 0, Counts(), stop)
         padded = np.concatenate([one.logprobs for one in score_padded(*work)])
         # A pass must end within a sequence, so that what is carried over is compared as well.
-        most = len(sample[0].sequence) // 2 + 1
+        packing = replace(best_packing(self._architecture), most=len(sample[0].sequence) // 2 + 1)
         try:
-            packed = np.concatenate([one.logprobs for one in score_packed(*work, most=most)])
+            packed = np.concatenate([one.logprobs for one in score_packed(*work, packing)])
         except Stopped:
             raise
         except Exception as failure:
