@@ -13,8 +13,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-GROUPS = ("test", "bench", "lint", "torch", "ci")
-PACKAGES = (".[pandas]", "./plugins/pizza-openai", "./plugins/pizza-embedded[serve]")
+GROUPS = ("test", "bench", "lint", "torch", "peers", "ci")
+PACKAGES = (
+    ".[pandas]",
+    "./plugins/pizza-openai",
+    "./plugins/pizza-embedded[serve]",
+    "./plugins/pizza-local",
+)
 # A public version that every index offers, whichever accelerator its default build is for. Later
 # ones are not there as small CPU builds.
 TORCH = "torch==2.13.0"

@@ -21,7 +21,9 @@ HEAVY = ("torch", "transformers", "pytest")
 
 def main() -> None:
     """Build the environment, run the checks, say what was seen."""
-    wheels = sorted(Path(sys.argv[1]).resolve().glob("*.whl"))
+    built = sorted(Path(sys.argv[1]).resolve().glob("*.whl"))
+    local = [wheel for wheel in built if wheel.name.startswith("pizza_local")]
+    wheels = [wheel for wheel in built if wheel not in local]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         venv.create(folder / "venv", with_pip=True, upgrade_deps=True)
@@ -49,6 +51,11 @@ def main() -> None:
         assert answer.startswith("5"), f"the embedded model answered {answer!r}, not 5"
         run(scripts / "pizza", "plugins")
         run(scripts / "pizza", "doctor")
+        run(scripts / "python", "-m", "pip", "install", "-q", "-c", constraints, *wheels, *local)
+        find = "import pizza_embedded; print(pizza_embedded.__path__[0])"
+        weights = Path(run(scripts / "python", "-c", find).strip()) / "weights"
+        model = ("--model", f"local:{weights}")
+        run(scripts / "pizza", "attribute", *model, "--method", "saliency", "--no-cache", PROMPT)
 
 
 if __name__ == "__main__":
