@@ -24,7 +24,8 @@ class Architecture:
         by_length: What a token computes depends on how long the sequences of its batch are.
         obstacle: Why sequences cannot be packed, as far as can be seen from outside; or None.
         device: Where the token ids go.
-        token_bytes: Memory of one token in a pass, logits not included, bytes.
+        token_bytes: Memory of the activations of one token in a pass, without logits, bytes.
+        state_bytes: Memory of the keys and values of one token in all layers, bytes.
         logits_bytes: Memory of the logits of one token, bytes.
     """
 
@@ -34,6 +35,7 @@ class Architecture:
     obstacle: str | None
     device: torch.device
     token_bytes: int
+    state_bytes: int
     logits_bytes: int
 
     @classmethod
@@ -52,6 +54,7 @@ class Architecture:
             obstacle=_obstacle(model, config, missing, by_length),
             device=weight.device,
             token_bytes=_token_bytes(config, weight),
+            state_bytes=_state_bytes(config, weight),
             # The head's own, and a copy in single precision while it is read.
             logits_bytes=vocabulary * (weight.element_size() + 4),
         )
@@ -87,11 +90,16 @@ def _rope_types(config: Any) -> set[str]:
 
 
 def _token_bytes(config: Any, weight: torch.Tensor) -> int:
-    """Activations of one layer, and keys and values of all: twice, before and after a pass."""
+    """One layer at a time: what surrounds attention, and the wide middle of the feed-forward."""
     hidden = int(getattr(config, "hidden_size", weight.shape[1]))
     inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    return (8 * hidden + 4 * inner) * weight.element_size()
+
+
+def _state_bytes(config: Any, weight: torch.Tensor) -> int:
+    hidden = int(getattr(config, "hidden_size", weight.shape[1]))
     layers = int(getattr(config, "num_hidden_layers", 1))
     heads = int(getattr(config, "num_attention_heads", None) or 1)
     shared = int(getattr(config, "num_key_value_heads", None) or heads)
     each = int(getattr(config, "head_dim", None) or hidden // heads)
-    return (8 * hidden + 4 * inner + 2 * 2 * layers * shared * each) * weight.element_size()
+    return 2 * layers * shared * each * weight.element_size()

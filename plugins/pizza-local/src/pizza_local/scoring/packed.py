@@ -89,16 +89,19 @@ def score_packed(
                 use_cache=False,
                 logits_to_keep=torch.from_numpy(nodes - chunk.start).to(architecture.device),
             ).logits
-        counts.forward(chunk.stop - chunk.start)
         answers.read(logits[0], rows, here)
+        counts.forward(chunk.stop - chunk.start)
         return running.path
 
-    bytes_each = architecture.token_bytes + architecture.logits_bytes
     # Passes of one size: a short one at the end would not pay for reading the weights.
     most = ceil(len(trie) / ceil(len(trie) / packing.most))
+    # The path is there twice: as it was before the pass, and as it will be after it.
+    paths = 2 * (int(trie.depths.max()) + most) * architecture.state_bytes
+    bytes_each = architecture.token_bytes + architecture.logits_bytes + paths // most
     with torch.no_grad():
-        for _, path in chunks.run("packed", len(trie), bytes_each, most, work, stop):  # noqa: B007
-            pass
+        for _, after in chunks.run("packed", len(trie), bytes_each, most, work, stop):
+            # The next pass begins where this one ended; a pass that is redone, where it began.
+            path = after
     return answers.split()
 
 

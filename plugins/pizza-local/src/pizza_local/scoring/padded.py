@@ -70,9 +70,9 @@ def score_padded(
                 here = asked.within(slice(start * width, (start + len(batch)) * width))
                 columns, column = np.unique(here.keys % width, return_inverse=True)
                 logits = _forward(model, architecture, batch, columns)
-                counts.forward(len(batch) * len(batch[-1]))
                 rows = (here.keys // width - start) * len(columns) + column
                 answers.read(logits.flatten(0, 1), rows, here)
+                counts.forward(len(batch) * len(batch[-1]))
 
             each = longest * (architecture.token_bytes + architecture.logits_bytes)
             fit = max(1, most // longest)

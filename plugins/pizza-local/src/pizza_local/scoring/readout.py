@@ -81,15 +81,14 @@ class Answers:
             return
         n_rows, vocabulary = logits.shape
         dtype = exact(logits.dtype)
-        best = min(self._top, vocabulary)
         norms, values, tokens = [], [], []
         block_size = _BLOCK_CPU if logits.device.type == "cpu" else _BLOCK_GPU
         step = max(1, block_size // vocabulary)
         for start in range(0, n_rows, step):
             block = logits[start : start + step].to(dtype)
             norms.append(torch.logsumexp(block, dim=-1))
-            if best:
-                value, token = block.topk(best, dim=-1)
+            if self._top:
+                value, token = block.topk(self._top, dim=-1)
                 values.append(value - norms[-1][:, None])
                 tokens.append(token)
         norm = torch.cat(norms)
@@ -98,7 +97,7 @@ class Answers:
         # Rounding may put a certain token a little above probability 1.
         logprobs = (logits[row, target].to(dtype) - norm[row]).clamp(max=0.0)
         self._logprobs[asked.places] = logprobs.cpu().numpy()
-        if best:
+        if self._top:
             self._tokens[asked.places] = torch.cat(tokens)[row].cpu().numpy()
             self._others[asked.places] = torch.cat(values)[row].clamp(max=0.0).cpu().numpy()
 

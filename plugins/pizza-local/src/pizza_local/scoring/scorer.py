@@ -112,7 +112,8 @@ class CausalScorer:
         """The least precise type that a forward pass goes through."""
         dtype: torch.dtype = self._model.get_input_embeddings().weight.dtype
         # Eager attention puts its weights into single precision, whatever the model has.
-        eager = self._model.config._attn_implementation == "eager"
+        config = self._model.config.get_text_config(decoder=True)
+        eager = getattr(config, "_attn_implementation", None) == "eager"
         return torch.float32 if eager and dtype == torch.float64 else dtype
 
     def _fall_back(self, reason: str) -> None:
