@@ -328,12 +328,14 @@ class Findings:
         function: The scalar that was explained, e.g. ``"logprob"``.
         scores: Values ``(1 + n_output_tokens, n_units)``; row 0 = whole output, NaN = not asked
             for. Positive = the unit supports the output. Details say which passes were run.
+        signed: Whether scores have a direction. Norms say only how strongly the output reacts.
         warnings: What a reader of the scores should know.
     """
 
     output: Completion
     function: str
     scores: Scores
+    signed: bool = True
     warnings: tuple[str, ...] = ()
 
 

@@ -51,7 +51,10 @@ async def inspect(context: Context, units: tuple[Unit, ...], started: float) -> 
         cache_hits=account.cache_hits,
         usage=account.usage,
         cost=account.cost,
-        provenance=provenance(context, findings.scores.details, started),
+        provenance={
+            **provenance(context, findings.scores.details, started),
+            "signed": findings.signed,
+        },
         warnings=(*context.warnings, *findings.warnings),
     )
 

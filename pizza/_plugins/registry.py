@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import pluggy
 
 from pizza import hookspecs
+from pizza._plugins import shipped
 from pizza.errors import (
     ConfigError,
     DuplicateNameError,
@@ -199,7 +200,8 @@ class Registry:
     def _claim(self, kind: Kind, name: str) -> tuple[Spec, PluginInfo]:
         claims = self._claims.get((kind, name))
         if not claims:
-            raise UnknownNameError(kind, name, self.names(kind), hint=self._hint())
+            hints = [text for text in (shipped.hint(kind, name), self._hint()) if text]
+            raise UnknownNameError(kind, name, self.names(kind), hint=" ".join(hints))
         if len(claims) > 1:
             raise DuplicateNameError(kind, name, [info.origin for _, info in claims])
         return claims[0]

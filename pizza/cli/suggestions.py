@@ -32,7 +32,16 @@ def suggestions(
     Only parts that are installed, that this model can do and that were not used already.
     """
     n_units = len(attribution.units)
+    inside = attribution.provenance.get("evidence") == "internals"
     found: list[tuple[str, list[str]]] = []
+    if inside:
+        found.append(
+            ("Check it by leaving units out:", ["--method", "leave-one-out"]),
+        )
+        if "integrated-gradients" in registry.names("method") and "integrated" not in order.method:
+            found.append(
+                ("Scores that add up, with a direction:", ["--method", "integrated-gradients"])
+            )
     if n_units > _MANY_UNITS and "hierarchical" in registry.names("method"):
         found.append(("Find the strong parts with fewer calls:", ["--method", "hierarchical"]))
     scored = attribution.provenance.get("evidence") == "score"
@@ -43,9 +52,9 @@ def suggestions(
         if order.no_cache:
             said = "Several measures of the same answers:"
         found.append((said, [a for name in further for a in ("--metric", name)]))
-    if order.units == "word" and _sentences(prompt) > 1:
+    if not inside and order.units == "word" and _sentences(prompt) > 1:
         found.append(("Sentence by sentence, with fewer calls:", ["--units", "sentence"]))
-    if order.perturbation == "delete" and "fixed" in registry.names("perturbation"):
+    if not inside and order.perturbation == "delete" and "fixed" in registry.names("perturbation"):
         found.append(
             ("Replace each unit instead of deleting it:", ["--perturbation", "fixed:text=_"])
         )

@@ -77,7 +77,8 @@ def _prompt_section(attribution: Attribution, view: View) -> Iterable[Renderable
             yield Padding(Text(harmless(message.role), style="italic dim"), _INDENT)
         yield Padding(heat(row, largest, view), _INDENT)
     yield Text()
-    yield Padding(legend(attribution.metric, largest, view), _INDENT)
+    signed = attribution.provenance.get("signed", True) is not False
+    yield Padding(legend(attribution.metric, largest, view, signed=signed), _INDENT)
 
 
 def heat(row: Sequence[Piece], largest: float, view: View) -> Text:
@@ -97,7 +98,11 @@ def heat(row: Sequence[Piece], largest: float, view: View) -> Text:
     return text
 
 
-def legend(metric: str, largest: float, view: View) -> RenderableType:
+_SIGNED = "Positive: it supports the answer; negative: it works against it"
+_UNSIGNED = "It says how strongly the answer reacts to the unit, not in which direction"
+
+
+def legend(metric: str, largest: float, view: View, *, signed: bool = True) -> RenderableType:
     """What the colours, or the numbers beside the words, mean."""
     digits = scale.digits_for(largest)
     text = Text()
@@ -107,14 +112,20 @@ def legend(metric: str, largest: float, view: View) -> RenderableType:
     if not view.color:
         text.append(
             f"[{scale.number(largest, digits)}] after a unit: its {harmless(metric)} score. "
-            "Positive: it supports the answer; negative: it works against it; "
+            f"{_SIGNED if signed else _UNSIGNED}; "
             f"unmarked: under {scale.FAINT:.0%} of the strongest."
         )
         return text
-    text.append(f"works against {scale.number(-largest, digits)} ", style="dim")
-    for style in scale.ramp_styles():
+    ramp = scale.ramp_styles()
+    if signed:
+        text.append(f"works against {scale.number(-largest, digits)} ", style="dim")
+    else:
+        text.append("no reaction 0 ", style="dim")
+        ramp = ramp[len(ramp) // 2 :]
+    for style in ramp:
         text.append("  ", style=style)
-    text.append(f" {scale.number(largest, digits)} supports", style="dim")
+    said = "supports" if signed else "strong reaction, for or against"
+    text.append(f" {scale.number(largest, digits)} {said}", style="dim")
     return text
 
 

@@ -195,3 +195,9 @@ def test_a_module_with_lazy_attributes_is_not_forced_to_import_them(install):
         + "def __dir__():\n    return ['pizza_register_metrics', 'heavy_thing']\n",
     )
     assert plugin(Registry(), "lazy-one").error is None
+
+
+@pytest.mark.parametrize(("kind", "name"), [("backend", "local"), ("method", "saliency")])
+def test_a_name_of_a_distribution_that_is_not_installed_says_how_to_install_it(kind, name):
+    with pytest.raises(UnknownNameError, match="pip install pizza-local"):
+        Registry(discover=False).spec(kind, name)

@@ -4,6 +4,7 @@
 import io
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -199,3 +200,19 @@ def test_commands_to_try_stay_on_one_line(made):
     for line in hints([("Try:", command)]):
         console.print(line, soft_wrap=True)
     assert f"    {command}\n" in stream.getvalue()
+
+
+def test_a_norm_is_not_said_to_support_the_answer(made):
+    signed = made(TEXT, SCORES)
+    unsigned = replace(signed, provenance={**signed.provenance, "signed": False})
+    assert "Positive: it supports" in plain_text(signed)
+    assert "Positive: it supports" not in plain_text(unsigned)
+    assert "not in which direction" in " ".join(plain_text(unsigned).split())
+    assert "works against" not in without_escapes(colored(unsigned))
+
+
+def test_a_method_that_looks_inside_names_no_perturbation(made):
+    how = {**made(TEXT, SCORES).provenance, "perturbation": None, "evidence": "internals"}
+    text = plain_text(made(TEXT, SCORES, provenance=how))
+    assert "leave-one-out with" not in text
+    assert "looked inside the model" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +54,9 @@ class LocalMethod(InternalsMethod):
 
     default_aggregation: ClassVar[Aggregation] = "sum"
 
+    signed = True
+    """Whether scores have a direction; false for norms and weights."""
+
     def __init__(
         self,
         *,
@@ -84,12 +87,13 @@ class LocalMethod(InternalsMethod):
             )
         chosen = view.of(self.function, level=self.level).at(self.layer)
         found = self.attribute(chosen)
-        return chosen.findings(
+        findings = chosen.findings(
             found.rows,
             aggregation=self.aggregation,
             details=found.details,
             warnings=found.warnings,
         )
+        return replace(findings, signed=self.signed)
 
     @abstractmethod
     def attribute(self, view: View) -> TokenScores:

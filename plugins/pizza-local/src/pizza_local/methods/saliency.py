@@ -16,7 +16,7 @@ from pizza_local.view import View
 Norm = Literal["l1", "l2", "max", "sum"]
 
 # The unit's score is then the same norm of the gradient of all its tokens together.
-_OWN: dict[str, Aggregation] = {"l1": "sum", "l2": "norm", "max": "max", "sum": "sum"}
+UNIT_AGGREGATION: dict[str, Aggregation] = {"l1": "sum", "l2": "norm", "max": "max", "sum": "sum"}
 
 
 class Saliency(LocalMethod):
@@ -37,9 +37,10 @@ class Saliency(LocalMethod):
     def __init__(self, norm: Norm = "l2", **options: Any) -> None:
         if norm not in get_args(Norm):
             raise ConfigError(f"the norm of saliency is {', '.join(get_args(Norm))}, not {norm!r}.")
-        options["aggregation"] = options.get("aggregation") or _OWN[norm]
+        options["aggregation"] = options.get("aggregation") or UNIT_AGGREGATION[norm]
         super().__init__(**options)
         self.norm: Norm = norm
+        self.signed = norm == "sum"
 
     def attribute(self, view: View) -> TokenScores:
         """See `LocalMethod.attribute`."""
