@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import pizza_embedded
 import pytest
 from support.server import served_model
 
@@ -33,4 +34,6 @@ def reader(tmp_path, monkeypatch, server):
         '[{"role": "system", "content": "Be brief."},'
         ' {"role": "user", "content": "Eva has 4 hats. How many hats does Eva have?"}]'
     )
+    weights = Path(pizza_embedded.__file__).parent / "weights"
+    (tmp_path / "my-model").symlink_to(weights, target_is_directory=True)
     return tmp_path

@@ -23,9 +23,19 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DOCS = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
+def marks(page):
+    """Pages about models in this process need torch."""
+    return [pytest.mark.torch] if page.name == "local.md" else []
+
+
 def blocks(language):
     return [
-        pytest.param(page, [code for kind, code in found if kind == language], id=page.name)
+        pytest.param(
+            page,
+            [code for kind, code in found if kind == language],
+            id=page.name,
+            marks=marks(page),
+        )
         for page in PAGES
         if language in dict(found := BLOCK.findall(page.read_text(encoding="utf-8")))
     ]
@@ -33,13 +43,15 @@ def blocks(language):
 
 def commands():
     """Every command that is shown, once."""
-    return dict.fromkeys(
-        line
-        for kind, code in BLOCK.findall(DOCS)
+    shown = {
+        line: pytest.param(line, marks=marks(page))
+        for page in PAGES
+        for kind, code in BLOCK.findall(page.read_text(encoding="utf-8"))
         if kind == "sh"
         for line in code.splitlines()
-        if re.match(r"pizza |echo .*\| pizza ", line)
-    )
+        if re.match(r"pizza |echo .*\| pizza |python -c ", line)
+    }
+    return list(shown.values())
 
 
 @pytest.mark.parametrize(("page", "programs"), blocks("python"))
@@ -54,7 +66,7 @@ def test_python_blocks_of_a_page_run_one_after_the_other(reader, page, programs)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", list(commands()))
+@pytest.mark.parametrize("command", commands())
 def test_commands_run_as_they_are_written(reader, server, command):
     command = command.replace("http://127.0.0.1:8000/v1", server.base_url)
     command = command.replace("openai:my-model", f"openai:{server.model}")
