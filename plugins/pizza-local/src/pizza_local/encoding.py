@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pizza.errors import BadRequestError, ConfigError
 from pizza.prompt import FixedSpan, Prompt
+from pizza_local.places import Place, framed, marked
 
 Origin = Literal["prompt", "template", "special", "output"]
 
@@ -123,7 +124,7 @@ class Encoder:
             extra["token_type_ids"] = tuple(encoded["token_type_ids"])
         return Encoding(ids=tuple(ids), tokens=tuple(tokens), extra=extra)
 
-    def _plain(self, prompt: Prompt) -> tuple[str, list[_Place]]:
+    def _plain(self, prompt: Prompt) -> tuple[str, list[Place]]:
         if prompt.kind == "chat" and len(prompt.messages) > 1:
             raise BadRequestError(
                 f"{self._who} has no chat template, and the prompt is a chat of "
@@ -132,17 +133,16 @@ class Encoder:
                 backend=self._who,
             )
         text = prompt.messages[0].text
-        return text, [_Place(message=0, at=0, start=0, length=len(text))]
+        return text, [Place(message=0, at=0, start=0, length=len(text))]
 
-    def _templated(self, prompt: Prompt) -> tuple[str, list[_Place]]:
+    def _templated(self, prompt: Prompt) -> tuple[str, list[Place]]:
         contents = [message.text for message in prompt.messages]
         text = self._render(prompt, contents)
-        marks = [f"\ue000{index}\ue001" for index in range(len(contents))]
         try:
-            frame = self._render(prompt, marks)
+            frame = self._render(prompt, marked(contents))
         except BadRequestError:
             frame = ""
-        return text, _between(text, frame, marks, contents) or self._found(text, contents)
+        return text, framed(text, frame, contents) or self._found(text, contents)
 
     def _render(self, prompt: Prompt, contents: Sequence[str]) -> str:
         messages = [
@@ -162,27 +162,35 @@ class Encoder:
             ) from error
         return str(rendered)
 
-    def _found(self, text: str, contents: Sequence[str]) -> list[_Place]:
-        """Where the messages stand in a template that changes with what they say."""
-        places: list[_Place] = []
-        cursor = 0
+    def _found(self, text: str, contents: Sequence[str]) -> list[Place]:
+        """Where the messages stand in a template that changes with what they say.
+
+        Only what stands there once is found: a token must not be taken for another message's.
+        """
+        places: list[Place] = []
         for index, content in enumerate(contents):
             stripped = content.strip()
-            at = text.find(stripped, cursor)
-            if at < 0:
+            if not stripped:
+                continue
+            if text.count(stripped) != 1:
                 raise BadRequestError(
                     f"the chat template of {self._who} changes message {index}, so its parts "
                     "cannot be found in what the model reads. Open the model with chat=false and "
                     "give the whole text.",
                     backend=self._who,
                 )
-            start = content.index(stripped) if stripped else 0
-            places.append(_Place(message=index, at=at, start=start, length=len(stripped)))
-            cursor = at + len(stripped)
+            places.append(
+                Place(
+                    message=index,
+                    at=text.index(stripped),
+                    start=content.index(stripped),
+                    length=len(stripped),
+                )
+            )
         return places
 
     def _token(
-        self, index: int, text: str, span: tuple[int, int], places: Sequence[_Place]
+        self, index: int, text: str, span: tuple[int, int], places: Sequence[Place]
     ) -> InputToken:
         start, end = span
         special = index in self.special
@@ -343,42 +351,6 @@ class Encoder:
     def count(self, text: str) -> int:
         """Number of tokens of a text."""
         return len(self._call(text, add_special_tokens=False)["input_ids"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """``length`` code points of a message, from ``start`` on, stand at ``at`` of the whole text."""
-
-    message: int
-    at: int
-    start: int
-    length: int
-
-
-def _between(
-    text: str, frame: str, marks: Sequence[str], contents: Sequence[str]
-) -> list[_Place] | None:
-    """Places of the contents in ``text``, from where the marks stand in ``frame``."""
-    for clean in (str, str.strip):
-        places: list[_Place] = []
-        built, rest = "", frame
-        for index, (mark, content) in enumerate(zip(marks, contents, strict=True)):
-            before, found, rest = rest.partition(mark)
-            if not found:
-                return None
-            shown = clean(content)
-            places.append(
-                _Place(
-                    message=index,
-                    at=len(built) + len(before),
-                    start=content.index(shown) if shown else 0,
-                    length=len(shown),
-                )
-            )
-            built += before + shown
-        if built + rest == text:
-            return places
-    return None
 
 
 def _folded(text: str) -> str:
