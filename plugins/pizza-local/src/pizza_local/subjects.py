@@ -254,6 +254,9 @@ class EncoderSubject(Subject):
         encoding: What it reads.
         targets: A label, or a token id for every mask.
         masks: Positions of the masks; ``None`` for a classifier.
+
+    Attributes:
+        masks: The same as a tensor ``(n,)``, or ``None``.
     """
 
     def __init__(
@@ -264,7 +267,7 @@ class EncoderSubject(Subject):
         masks: Sequence[int] | None = None,
     ) -> None:
         super().__init__(network, encoding.tokens, targets)
-        self._masks = None if masks is None else torch.tensor(list(masks), device=network.device)
+        self.masks = None if masks is None else torch.tensor(list(masks), device=network.device)
         self._extra = {
             name: torch.tensor([values], device=network.device)
             for name, values in encoding.extra.items()
@@ -279,7 +282,7 @@ class EncoderSubject(Subject):
     def read(self, output: Any) -> Tensor:
         """See `Subject.read`."""
         logits: Tensor = output.logits
-        return logits.unsqueeze(1) if self._masks is None else logits[:, self._masks]
+        return logits.unsqueeze(1) if self.masks is None else logits[:, self.masks]
 
 
 class ModuleSubject(Subject):

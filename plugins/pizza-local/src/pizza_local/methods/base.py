@@ -57,6 +57,9 @@ class LocalMethod(InternalsMethod):
     signed = True
     """Whether scores have a direction; false for norms and weights."""
 
+    explains: ClassVar[str | None] = None
+    """What the scores are about, where that is not a function of the output."""
+
     def __init__(
         self,
         *,
@@ -78,26 +81,36 @@ class LocalMethod(InternalsMethod):
         Raises:
             CapabilityError: The view is another backend's.
         """
-        if not isinstance(view, View):
-            raise CapabilityError(
-                f"{type(self).__name__} works on models of the backend 'local', not on "
-                f"{type(view).__name__}.",
-                needed="gradients",
-                backend=type(view).__name__,
-            )
-        chosen = view.of(self.function, level=self.level).at(self.layer)
+        chosen = local(view, self).of(self.function, level=self.level).at(self.layer)
         found = self.attribute(chosen)
         findings = chosen.findings(
             found.rows,
             aggregation=self.aggregation,
             details=found.details,
             warnings=found.warnings,
+            function=self.explains,
         )
         return replace(findings, signed=self.signed)
 
     @abstractmethod
     def attribute(self, view: View) -> TokenScores:
         """Scores of the view's tokens."""
+
+
+def local(view: Any, method: InternalsMethod) -> View:
+    """A view, if it is one of this package's.
+
+    Raises:
+        CapabilityError: It is another backend's.
+    """
+    if isinstance(view, View):
+        return view
+    raise CapabilityError(
+        f"{type(method).__name__} works on models of the backend 'local', not on "
+        f"{type(view).__name__}.",
+        needed="gradients",
+        backend=type(view).__name__,
+    )
 
 
 def at_the_prompt(view: View) -> tuple[str, ...]:
