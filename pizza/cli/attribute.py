@@ -154,6 +154,14 @@ def attribute(
             rich_help_panel=_MEASURE,
         ),
     ] = None,
+    span: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:END",
+            help="Explain only these characters of the output, counted from 0.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = None,
     evidence: Annotated[
         str,
         typer.Option(
@@ -304,6 +312,7 @@ def attribute(
         metrics=tuple(metric or ()),
         target=target,
         contrast=contrast,
+        span=span,
         evidence=evidence,
         skip_failures=skip_failures,
         rpm=rpm,

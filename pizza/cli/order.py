@@ -43,6 +43,7 @@ class Order:
     metrics: Sequence[str]
     target: str | None
     contrast: str | None
+    span: str | None
     evidence: str
     skip_failures: bool
     rpm: float | None
@@ -152,6 +153,9 @@ class Order:
             )
 
     def _target(self) -> Target | None:
+        span = None if self.span is None else _span(self.span)
+        if self.contrast is not None and span is not None:
+            raise ConfigError("--span limits one output: it cannot go with --contrast.")
         if self.contrast is not None:
             if self.target is None:
                 raise ConfigError(
@@ -159,7 +163,9 @@ class Order:
                     "--target."
                 )
             return Target.contrast(self.target, self.contrast)
-        return None if self.target is None else Target.given(self.target)
+        if self.target is not None:
+            return Target.given(self.target, span=span)
+        return None if span is None else Target.completion(span=span)
 
     def _api_key(self) -> str | None:
         name = self.api_key_env
@@ -184,6 +190,18 @@ def default_cache() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("pizza", appauthor=False) / "responses.sqlite"
+
+
+def _span(text: str) -> tuple[int, int]:
+    """``START:END`` to a pair of numbers.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    start, colon, end = text.partition(":")
+    if not (colon and start.isdecimal() and end.isdecimal()):
+        raise ConfigError(f"--span takes START:END, for example 0:5, not {text!r}.")
+    return int(start), int(end)
 
 
 def _named(options: Sequence[str]) -> dict[str, Any]:

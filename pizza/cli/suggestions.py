@@ -146,6 +146,7 @@ def _given(order: Order) -> list[tuple[str, ...]]:
         ("--perturbation", order.perturbation, "delete"),
         ("--target", order.target, None),
         ("--contrast", order.contrast, None),
+        ("--span", order.span, None),
         ("--evidence", order.evidence, "auto"),
         ("--rpm", order.rpm, None),
         ("--tpm", order.tpm, None),

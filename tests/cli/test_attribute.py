@@ -179,3 +179,28 @@ def test_the_readme_prompt_has_its_answer_among_the_first_three(pizza_command):
     result = pizza.Attribution.from_dict(document)
     assert result.output.text.strip().startswith("5")
     assert "5" in [unit.text for unit, _ in result.top(3)]
+
+
+def test_a_span_of_the_output_is_explained(pizza_command):
+    done = pizza_command("attribute", "--target", "4 hats", "--span", "0:1", "--json", SHORT)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["target"]["span"] == [0, 1]
+    first, *rest = document["results"][0]["scores"][1:]
+    assert None not in first
+    assert all(score is None for row in rest for score in row)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--span", "5"], "--span takes START:END"),
+        (["--span", "3:3"], "empty or negative"),
+        (["--target", "4", "--contrast", "5", "--span", "0:1"], "cannot go with --contrast"),
+        (["--target", "4", "--span", "70:80"], "outside of the output"),
+    ],
+)
+def test_a_span_that_means_nothing_is_refused(pizza_command, arguments, said):
+    done = pizza_command("attribute", *arguments, SHORT)
+    assert done.code == 2
+    assert said in " ".join(done.err.split())

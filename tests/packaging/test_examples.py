@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+FOLDER = Path(__file__).parents[2] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+LOCAL = sorted((FOLDER / "local").glob("*.py"))
 
 
 def run(path, *arguments, cwd):
@@ -24,6 +26,12 @@ def run(path, *arguments, cwd):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_by_itself(path, tmp_path):
+    assert "answer: " in run(path, cwd=tmp_path)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("path", LOCAL, ids=lambda path: path.stem)
+def test_it_runs_where_torch_is(path, tmp_path):
     assert "answer: " in run(path, cwd=tmp_path)
 
 
