@@ -55,7 +55,9 @@ def feature_model(
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ConfigError(f"n_features is a whole number from 1 on, not {size!r}.")
     encoder = FeatureEncoder(vocabulary, size, who=name)
-    network = FeatureNetwork(model=module, blocks=(), name=name, n_features=size)
+    network = FeatureNetwork(
+        model=module, blocks=(), name=name, n_features=size, n_labels=len(known)
+    )
     _try_out(module, network.empty(1), known, name)
     chunks = Chunks(network.device)
     kind = FeatureKind(network, encoder, chunks, known)
@@ -143,9 +145,11 @@ class FeatureNetwork(Network):
 
     Attributes:
         n_features: Length of the feature vector.
+        n_labels: Number of logits.
     """
 
     n_features: int
+    n_labels: int
 
     @property
     def embedding(self) -> Any:
@@ -166,6 +170,11 @@ class FeatureNetwork(Network):
         """See `embedding`."""
         found: Tensor = self.embedding.weight
         return found
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids, of features or of labels: whichever are more."""
+        return max(self.n_features, self.n_labels)
 
     @property
     def device(self) -> torch.device:

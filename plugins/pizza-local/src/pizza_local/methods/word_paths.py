@@ -25,10 +25,13 @@ class Words:
     Args:
         subject: Embeds token ids.
         check: Called between pieces of work; leaves when nobody waits for the result.
+
+    Raises:
+        CapabilityError: The model has no token embeddings.
     """
 
     def __init__(self, subject: Subject, check: Callable[[], None]) -> None:
-        size = subject.network.vocabulary
+        size = len(subject.network.table)
         tokenizer = subject.network.tokenizer
         known, special = set(range(size)), set[int]()
         if tokenizer is not None:
