@@ -53,6 +53,7 @@ class Heads(NamedTuple):
         at: Where the query rows are.
         scale: What scores are multiplied by.
         window: Keys that a query sees, itself included; None for all before it.
+        first: Position of the first key.
     """
 
     q: Tensor
@@ -62,11 +63,28 @@ class Heads(NamedTuple):
     at: Places
     scale: float
     window: int | None
+    first: int = 0
+
+    def keys(self, rows: slice) -> slice:
+        """Keys that some of the query rows see."""
+        first = 0 if self.window is None else self.at.listed[rows.start] - self.window + 1
+        return slice(max(0, first), self.at.listed[rows.stop - 1] + 1)
+
+    def part(self, rows: slice, keys: slice) -> Heads:
+        """Some query rows and some keys."""
+        return self._replace(
+            q=self.q[:, :, :, rows],
+            k=self.k[:, :, keys],
+            v=self.v[:, :, keys],
+            o=self.o[:, :, :, rows],
+            at=self.at.part(rows),
+            first=self.first + (keys.start or 0),
+        )
 
 
-def _hidden(at: Places, keys: slice, window: int | None) -> Tensor:
+def _hidden(at: Places, first: int, n_keys: int, window: int | None) -> Tensor:
     queries = at.tensor[:, None]
-    place = torch.arange(keys.start, keys.stop, device=queries.device)
+    place = torch.arange(first, first + n_keys, device=queries.device)
     hidden = place > queries
     if window is not None:
         hidden |= place <= queries - window
@@ -80,7 +98,7 @@ def forward(
     b, g, r, i, d = q.shape
     j = k.shape[2]
     whole = i == j and (window is None or window >= j)
-    seen = None if whole else ~_hidden(at, slice(0, j), window)
+    seen = None if whole else ~_hidden(at, 0, j, window)
     o = functional.scaled_dot_product_attention(
         q.reshape(b, g * r, i, d),
         k.unsqueeze(2).expand(b, g, r, j, d).reshape(b, g * r, j, d),
@@ -92,11 +110,14 @@ def forward(
     return o.reshape(b, g, r, i, d)
 
 
-def _weights(q: Tensor, k: Tensor, hidden: Tensor, scale: float) -> Tensor:
+def _weights(heads: Heads) -> Tensor:
     """Attention weights in at least fp32, ``[b, g, r, i, j]``."""
-    r, i = q.shape[2:4]
-    scores = torch.unflatten(q.flatten(2, 3) @ k.transpose(-1, -2), 2, (r, i))
-    scores = at_least_fp32(scores.mul_(scale)).masked_fill_(hidden, float("-inf"))
+    q, k = heads.q, heads.k
+    hidden = _hidden(heads.at, heads.first, k.shape[2], heads.window)
+    # Fused attention does not round scores either, and there is one set of them for all targets.
+    products = at_least_fp32(q).flatten(2, 3) @ at_least_fp32(k).transpose(-1, -2)
+    scores = torch.unflatten(products.mul_(heads.scale), 2, q.shape[2:4])
+    scores.masked_fill_(hidden, float("-inf"))
     return torch.softmax(scores, dim=-1)
 
 
@@ -119,35 +140,41 @@ def backward(heads: Heads, d_o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         ``[b, g, r, i, m, d]``, ``[b, g, m, j, d]``, ``[b, g, m, j, d]``, any strides.
     """
-    b, g, r, i, m, d = d_o.shape
-    q, k, v, o, at, scale, window = heads
-    mean = (at_least_fp32(d_o) * at_least_fp32(o).unsqueeze(4)).sum(-1, keepdim=True)
-    d_q = torch.empty_like(d_o)
-    d_k = d_o.new_zeros((b, g, m, k.shape[2], d))
-    d_v = d_o.new_zeros((b, g, k.shape[2], m, d))
+    b, g, _, i, m, d = d_o.shape
+    length = heads.k.shape[2]
     n_blocks = max(1, round(i / _BLOCK))
+    if n_blocks == 1:
+        keys = heads.keys(slice(0, i))
+        if keys == slice(0, length):
+            return _rows_backward(heads, d_o)
+    d_q = torch.empty_like(d_o)
+    d_k = d_o.new_zeros((b, g, m, length, d))
+    d_v = d_o.new_zeros((b, g, m, length, d))
     for block in range(n_blocks):
         rows = slice(block * i // n_blocks, (block + 1) * i // n_blocks)
-        first = 0 if window is None else max(0, at.listed[rows.start] - window + 1)
-        keys = slice(first, at.listed[rows.stop - 1] + 1)
-        n_rows, n_keys = rows.stop - rows.start, keys.stop - keys.start
-        q_part, k_part, v_part = q[:, :, :, rows], k[:, :, keys], v[:, :, keys]
-        g_part = d_o[:, :, :, rows].contiguous()
-        hidden = _hidden(at.part(rows), keys, window)
-        weights = _weights(q_part, k_part, hidden, scale)
+        keys = heads.keys(rows)
+        part = heads.part(rows, keys)
+        d_q[:, :, :, rows], of_k, of_v = _rows_backward(part, d_o[:, :, :, rows].contiguous())
+        d_k[:, :, :, keys] += of_k
+        d_v[:, :, :, keys] += of_v
+    return d_q, d_k, d_v
 
-        used = weights.to(q.dtype).flatten(2, 3).transpose(-1, -2)
-        by_key = used @ g_part.reshape(b, g, r * n_rows, m * d)
-        d_v[:, :, keys] += by_key.view(b, g, n_keys, m, d)
 
-        d_weights = g_part.reshape(b, g, r * n_rows * m, d) @ v_part.transpose(-1, -2)
-        d_weights = d_weights.view(b, g, r, n_rows, m, n_keys)
-        d_scores = _pull_scores(d_weights, mean[:, :, :, rows], weights.unsqueeze(4), scale)
-        by_query = d_scores.view(b, g, r * n_rows * m, n_keys) @ k_part
-        d_q[:, :, :, rows] = by_query.view(b, g, r, n_rows, m, d)
-        across = d_scores.view(b, g, r * n_rows, m * n_keys).transpose(-1, -2)
-        d_k[:, :, :, keys] += (across @ q_part.flatten(2, 3)).view(b, g, m, n_keys, d)
-    return d_q, d_k, d_v.transpose(2, 3)
+def _rows_backward(heads: Heads, d_o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `backward`, all query rows and all keys at once."""
+    b, g, r, i, m, d = d_o.shape
+    q, k, v, o = heads[:4]
+    j = k.shape[2]
+    mean = (at_least_fp32(d_o) * at_least_fp32(o).unsqueeze(4)).sum(-1, keepdim=True)
+    weights = _weights(heads)
+    used = weights.to(q.dtype).flatten(2, 3).transpose(-1, -2)
+    d_v = (used @ d_o.view(b, g, r * i, m * d)).view(b, g, j, m, d).transpose(2, 3)
+    d_weights = (d_o.view(b, g, r * i * m, d) @ v.transpose(-1, -2)).view(b, g, r, i, m, j)
+    d_scores = _pull_scores(d_weights, mean, weights.unsqueeze(4), heads.scale)
+    d_q = (d_scores.view(b, g, r * i * m, j) @ k).view(d_o.shape)
+    across = d_scores.view(b, g, r * i, m * j).transpose(-1, -2)
+    d_k = (across @ q.flatten(2, 3)).view(b, g, m, j, d)
+    return d_q, d_k, d_v
 
 
 def backward_own_rows(heads: Heads, d_o: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,13 +188,12 @@ def backward_own_rows(heads: Heads, d_o: Tensor) -> tuple[Tensor, Tensor, Tensor
         ``[b, g, r, t, d]``, ``[b, g, t, j, d]``, ``[b, g, t, j, d]``.
     """
     r, t = d_o.shape[2:4]
-    q, k, v, o, at, scale, window = heads
+    q, k, v, o = heads[:4]
     mean = (at_least_fp32(d_o) * at_least_fp32(o)).sum(-1, keepdim=True)
-    hidden = _hidden(at, slice(0, k.shape[2]), window)
-    weights = _weights(q, k, hidden, scale)
+    weights = _weights(heads)
     d_v = torch.einsum("bgrtj,bgrtd->bgtjd", weights.to(q.dtype), d_o)
     d_weights = torch.unflatten(d_o.flatten(2, 3) @ v.transpose(-1, -2), 2, (r, t))
-    d_scores = _pull_scores(d_weights, mean, weights, scale)
+    d_scores = _pull_scores(d_weights, mean, weights, heads.scale)
     d_q = torch.unflatten(d_scores.flatten(2, 3) @ k, 2, (r, t))
     d_k = torch.einsum("bgrtj,bgrtd->bgtjd", d_scores, q)
     return d_q, d_k, d_v

@@ -124,13 +124,12 @@ class Network:
         blocks: The decoder blocks.
         begin: From ``inputs_embeds`` ``[points, length, features]`` to what enters block 0.
         rope: For a hidden state, its rotary embedding; None where the model has none.
-        finish: From what enters the final norm to logits, ``[..., features]`` to
-            ``[..., vocabulary]``.
-        vocabulary: Number of logits per position.
+        norm: The final norm; differentiable by autograd.
+        head: From there to logits.
     """
 
     blocks: tuple[Block, ...]
     begin: Callable[[Tensor], Tensor]
     rope: Callable[[Tensor], Rope | None]
-    finish: Callable[[Tensor], Tensor]
-    vocabulary: int
+    norm: Callable[[Tensor], Tensor]
+    head: Linear

@@ -212,18 +212,33 @@ class _Job:
     def _seed(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The function, ``[b, n]``, and its cotangents, ``[n, b, D]``, of ``[n, b, D]``."""
         n, n_points, _ = hidden.shape
-        each_bytes = 4 * n * self._network.vocabulary * hidden.element_size()
+        each_bytes = 4 * n * self._network.head.width * hidden.element_size()
         size = max(1, _LOGITS // each_bytes)
         values, seeds = [], []
         for start in range(0, n_points, size):
             check(self._stop)
-            with torch.enable_grad():
-                part = hidden[:, start : start + size].transpose(0, 1).detach().requires_grad_()
-                each = self._function.each(self._network.finish(part))
-                weighted = each
-                if not self._apart:
-                    weighted = each * self._function.weights(each.detach()).detach()
-                (g,) = torch.autograd.grad(weighted.sum(), part)
-            values.append(each.detach())
+            part = hidden[:, start : start + size].transpose(0, 1)
+            each, g = self._seed_some(part.detach().contiguous())
+            values.append(each)
             seeds.append(g.transpose(0, 1))
         return torch.cat(values), torch.cat(seeds, dim=1)
+
+    def _seed_some(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The function, ``[b, n]``, and its cotangents, of ``[b, n, D]``."""
+        head = self._network.head
+        with torch.enable_grad():
+            hidden.requires_grad_()
+            normed = self._network.norm(hidden)
+        # Not autograd's product: see `Linear.forward_few`, the backward of which would be slow.
+        logits = head.forward_few(normed.detach().flatten(0, 1)).view(*normed.shape[:2], -1)
+        with torch.enable_grad():
+            logits.requires_grad_()
+            each = self._function.each(logits)
+            weighted = each
+            if not self._apart:
+                weighted = each * self._function.weights(each.detach()).detach()
+            (d_logits,) = torch.autograd.grad(weighted.sum(), logits)
+        d_normed = torch.empty_like(normed).flatten(0, 1)
+        head.backward(d_logits.flatten(0, 1), d_normed)
+        (g,) = torch.autograd.grad(normed, hidden, d_normed.view(normed.shape))
+        return each.detach(), g

@@ -54,16 +54,12 @@ def take_apart(model: Any) -> Network | None:
         embedded: Tensor = body.wpe(places)
         return points + embedded
 
-    def finish(hidden: Tensor) -> Tensor:
-        logits: Tensor = model.lm_head(body.ln_f(hidden))
-        return logits
-
     return Network(
         blocks=tuple(blocks),
         begin=begin,
         rope=lambda _: None,
-        finish=finish,
-        vocabulary=model.lm_head.out_features,
+        norm=body.ln_f,
+        head=Linear(model.lm_head),
     )
 
 

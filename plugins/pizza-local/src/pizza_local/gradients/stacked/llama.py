@@ -62,16 +62,12 @@ def take_apart(model: Any) -> Network | None:
         cos, sin = body.rotary_emb(hidden, position_ids=places)
         return Rope(cos[0], sin[0])
 
-    def finish(hidden: Tensor) -> Tensor:
-        logits: Tensor = model.lm_head(body.norm(hidden))
-        return logits
-
     return Network(
         blocks=tuple(blocks),
         begin=lambda points: points,
         rope=rope,
-        finish=finish,
-        vocabulary=model.lm_head.out_features,
+        norm=body.norm,
+        head=Linear(model.lm_head),
     )
 
 

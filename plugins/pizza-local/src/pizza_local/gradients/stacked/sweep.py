@@ -198,14 +198,7 @@ def _last_backward(block: Block, kept: Kept, g: Tensor, todo: Stack) -> Tensor:
     )
     block.mlp_norm.backward_(g, d_h, mlp_norm, plain)
 
-    heads = kept.heads
-    heads = heads._replace(
-        q=heads.q[:, :, :, todo.own],
-        o=heads.o[:, :, :, todo.own],
-        at=heads.at.part(todo.own),
-        k=heads.k[:, :, : rows.length],
-        v=heads.v[:, :, : rows.length],
-    )
+    heads = kept.heads.part(todo.own, slice(rows.length))
     d_o = block.out.backward(g, g.new_empty(g.shape[0], block.q_width))
     d_o = _split(d_o, n_points, block.n_groups, block.n_repeats).contiguous()
     if todo.apart:
@@ -254,14 +247,7 @@ def _block_backward(block: Block, kept: Kept, g: Tensor, todo: Stack) -> None:
     block.mlp.backward(g, kept.mlp, rows, scratch, d_h)
     block.mlp_norm.backward_(g, d_h, kept.mlp_norm, rows)
 
-    heads = kept.heads
-    heads = heads._replace(
-        q=heads.q[:, :, :, : rows.length],
-        o=heads.o[:, :, :, : rows.length],
-        at=heads.at.part(slice(rows.length)),
-        k=heads.k[:, :, : rows.length],
-        v=heads.v[:, :, : rows.length],
-    )
+    heads = kept.heads.part(slice(rows.length), slice(rows.length))
     shape = (block.n_groups, block.n_repeats, block.head_dim)
     packed = block.out.backward(g, scratch.take("o", rows.total, block.q_width))
     d_o = scratch.take("heads", n_points, *shape[:2], rows.length, rows.n_targets, shape[2])
