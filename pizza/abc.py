@@ -159,6 +159,14 @@ class Backend(ABC):
         return len(text.encode()) // 4 + 4 * len(request.prompt.messages)
 
     @property
+    def work(self) -> Mapping[str, int]:
+        """Running totals of what was computed, e.g. passes and tokens; empty = not counted.
+
+        The provenance of an attribution has what was added while it ran.
+        """
+        return {}
+
+    @property
     def price(self) -> Price | None:
         """Price per token, or ``None`` when it is not known."""
         return None

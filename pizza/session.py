@@ -18,7 +18,7 @@ from pizza._engine.clock import Clock, SystemClock
 from pizza._engine.measure import Account, Progress
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
-from pizza._explain import Job, explain
+from pizza._explain import Job, Meter, explain
 from pizza._parts import resolve, resolve_metrics, resolve_units
 from pizza._plugins import Registry
 from pizza.abc import Backend, ResponseCache
@@ -122,6 +122,7 @@ class Session:
         self._origin = ("", "", "")
         self._confirmed: dict[Capability, bool] = {}
         self._probing = asyncio.Lock()
+        self._meter = Meter()
 
     def __repr__(self) -> str:
         model = self._model if isinstance(self._model, str) else self._model.name
@@ -332,6 +333,7 @@ class Session:
             origin=self._origin,
             in_thread=self._in_thread,
             confirm=self._confirm,
+            meter=self._meter,
             started=self._clock.time(),
         )
 

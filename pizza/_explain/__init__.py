@@ -3,5 +3,6 @@
 
 from pizza._explain.job import Job
 from pizza._explain.run import explain
+from pizza._explain.work import Meter
 
-__all__ = ["Job", "explain"]
+__all__ = ["Job", "Meter", "explain"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pizza._engine.measure import Account, Progress
+from pizza._explain.work import Meter, Reading
 from pizza._parts import Part
 from pizza._plugins import Registry
 from pizza.abc import Backend
@@ -54,6 +55,8 @@ class Context:
     in_thread: InThread
     confirm: Confirm
     account: Account = field(default_factory=Account)
+    meter: Meter = field(default_factory=Meter)
+    reading: Reading | None = None
     capabilities: frozenset[Capability] = frozenset()
     metrics: tuple[Part, ...] = ()
     scored: bool = False

@@ -24,6 +24,7 @@ def provenance(context: Context, details: Mapping[str, Any], started: float) -> 
     inside = isinstance(job.method.value, InternalsMethod)
     generation = job.generation
     stamp = dt.datetime.fromtimestamp(started, tz=dt.UTC)
+    work = None if context.reading is None else context.reading.spent()
     return {
         "pizza_version": __version__,
         "created_at": stamp.isoformat(timespec="seconds"),
@@ -48,4 +49,5 @@ def provenance(context: Context, details: Mapping[str, Any], started: float) -> 
         },
         "seed": job.seed,
         "tokenizer": context.tokenizer_name,
+        **({"work": work} if work else {}),
     }

@@ -41,9 +41,14 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
         job: What to do.
         started: Wall-clock time, for the provenance.
         **owned: The fields of the context: registry, backend, its origin, scheduler, budget,
-            in_thread, confirm.
+            in_thread, confirm, meter.
     """
     context = Context(job=job, **owned)
+    with context.meter.measure(context.backend) as context.reading:
+        return await _explain(context, started)
+
+
+async def _explain(context: Context, started: float) -> Attribution:
     negotiate(context)
     hold_special_tokens(context)
     job = context.job

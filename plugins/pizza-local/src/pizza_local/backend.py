@@ -164,6 +164,11 @@ class LocalBackend(Backend):
         return self._open.counts
 
     @property
+    def work(self) -> Mapping[str, int]:
+        """See `Backend.work`. Methods that look inside count their own, in their details."""
+        return self.counts.to_dict()
+
+    @property
     def _open(self) -> LocalModel:
         if self._model is None:
             raise SessionClosedError(f"{self.name} is closed: open it again.")
