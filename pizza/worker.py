@@ -24,6 +24,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._closed = False
 
     async def run(self, work: Callable[[threading.Event], Result]) -> Result:
         """Do ``work`` on the thread and return its result.
@@ -73,10 +74,20 @@ class Worker:
             stop.set()
 
     async def aclose(self) -> None:
-        """Wait until the thread has left its last piece of work, then end it."""
-        # Joining a busy thread would block the loop; behind an empty piece of work it is idle.
-        await self.run(lambda _: None)
-        self._executor.shutdown(wait=True)
+        """Wait until the thread has left its last piece of work, then end it.
+
+        Who is cancelled while waiting leaves a thread that ends by itself after that work.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        idle = False
+        try:
+            # Joining a busy thread would block the loop; behind an empty piece of work it is idle.
+            await self.run(lambda _: None)
+            idle = True
+        finally:
+            self._executor.shutdown(wait=idle)
 
 
 class _End:

@@ -35,7 +35,7 @@ def finished(
         values[1 : 1 + start] = np.nan
         values[1 + stop :] = np.nan
     empty = [u.name for i, u in enumerate(view.units) if not view.assignment.share[i].any()]
-    told = list(warnings)
+    told = [*warnings, *_imprecise(view, values)]
     if empty:
         told.append(
             f"the model reads no token of the units {', '.join(map(repr, empty[:5]))}"
@@ -58,6 +58,24 @@ def finished(
     )
 
 
+def _imprecise(view: View, values: NDArray[np.float64]) -> tuple[str, ...]:
+    """A warning where rounding may have turned signs: low precision spoils signed scores first."""
+    dtype = view.subject.start().dtype
+    if not (values < 0).any():
+        return ()
+    if dtype in (torch.bfloat16, torch.float16):
+        how, remedy = str(dtype).removeprefix("torch."), "with dtype=float32"
+    elif dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        how, remedy = "reduced float32 precision (TF32 or less)", "without tf32"
+    else:
+        return ()
+    text = (
+        f"the scores have signs and {view.subject.network.name} computes in {how}: small scores "
+        f"may be rounding, with the wrong sign. Open it {remedy} to be sure."
+    )
+    return (text,)
+
+
 def check_finite(view: View, scores: NDArray[np.float64]) -> None:
     """Refuse scores that are no numbers, and say where they went wrong.
 
@@ -77,6 +95,8 @@ def check_finite(view: View, scores: NDArray[np.float64]) -> None:
 
 def culprit(subject: Subject) -> str:
     """A sentence that names the first module whose output is not finite, forwards."""
+    if not bool(torch.isfinite(subject.start()).all()):
+        return "The input embeddings are not finite."
     found: list[str] = []
     handles = []
     for name, module in subject.network.model.named_modules():

@@ -16,7 +16,7 @@ import torch
 from pizza.abc import Findings, Inspection, InternalsMethod
 from pizza.completion import Completion, Reply, Request, Usage, pack_alternatives
 from pizza.errors import BackendError, NonFiniteError
-from pizza_local.chunks import Chunks
+from pizza_local.chunks import Chunks, check
 from pizza_local.counts import Counts
 from pizza_local.encoding import Encoder, Encoding
 from pizza_local.findings import culprit
@@ -58,6 +58,7 @@ class LocalModel:
         self.engine = Engine(network, chunks, stacked=stacked)
         self.counts = Counts()
         """All that was computed since the model was opened."""
+        self._culprit: str | None = None
 
     # --- answering ----------------------------------------------------------------------------
 
@@ -68,7 +69,9 @@ class LocalModel:
             Stopped: The callers are gone.
         """
         jobs: dict[int, Job] = {}
+        self._culprit = None
         for place, request in enumerate(requests):
+            check(stop)
             try:
                 jobs[place] = self._job(request)
             except BackendError as error:
@@ -99,6 +102,8 @@ class LocalModel:
         ):
             if isinstance(one, BackendError):
                 emit((place, one))
+            elif not one.finite:
+                emit((place, self._not_finite(jobs[place])))
             else:
                 written[place] = one
         # Probabilities come from the route by which perturbed prompts are scored.
@@ -114,8 +119,7 @@ class LocalModel:
                 )
                 for place in group
             }
-            found = self._each(group, again, self._scoring(top, stop))
-            for place, result in found:
+            for place, result in self._scored(group, again, top, stop):
                 if isinstance(result, BackendError):
                     emit((place, result))
                     del written[place]
@@ -138,23 +142,24 @@ class LocalModel:
     ) -> None:
         if not places:
             return
-        for place, found in self._each(
-            places, jobs, lambda js: self.kind.score(js, top, self.counts, stop)
-        ):
+        for place, found in self._scored(places, jobs, top, stop):
             if isinstance(found, BackendError):
                 emit((place, found))
                 continue
             job, request = jobs[place], requests[place]
-            if not np.isfinite(found.logprobs).all() and np.isnan(found.logprobs).any():
-                emit((place, self._not_finite(job)))
-                continue
             completion = self._completion(job.encoding, job.target or (), found, request, None)
             emit((place, Reply(completion=completion)))
 
-    def _scoring(
-        self, top: int, stop: threading.Event
-    ) -> Callable[[Sequence[Job]], Sequence[Scored]]:
-        return lambda jobs: self.kind.score(jobs, top, self.counts, stop)
+    def _scored(
+        self, places: Sequence[int], jobs: dict[int, Job], top: int, stop: threading.Event
+    ) -> list[tuple[int, Scored | BackendError]]:
+        results = self._each(places, jobs, lambda js: self.kind.score(js, top, self.counts, stop))
+        return [
+            (place, self._not_finite(jobs[place]))
+            if isinstance(found, Scored) and np.isnan(found.logprobs).any()
+            else (place, found)
+            for place, found in results
+        ]
 
     def _each(
         self,
@@ -178,13 +183,14 @@ class LocalModel:
         target = None
         if request.kind == "score":
             target = self.target_ids(request.target or "", request.target_ids, encoding)
-            self.kind.check_length(len(encoding.ids))
-        return Job(
+        job = Job(
             encoding=encoding,
             generation=request.generation,
             sample=request.sample,
             target=target,
         )
+        self.kind.check(job)
+        return job
 
     def target_ids(
         self, text: str, ids: Sequence[int] | None, encoding: Encoding
@@ -199,7 +205,8 @@ class LocalModel:
         return self.kind.target(text, encoding)
 
     def _top(self, request: Request) -> int:
-        return request.generation.top_logprobs if request.logprobs else 0
+        wanted = request.generation.top_logprobs if request.logprobs else 0
+        return min(wanted, self.network.vocabulary)
 
     def _completion(
         self,
@@ -235,10 +242,12 @@ class LocalModel:
         )
 
     def _not_finite(self, job: Job) -> NonFiniteError:
-        where = culprit(self.kind.subject(job.encoding, job.target or ()))
+        if self._culprit is None:
+            # Weights that are broken are so for every prompt: one look is enough.
+            self._culprit = culprit(self.kind.subject(job.encoding, job.target or (0,)))
         return NonFiniteError(
-            f"log-probabilities of {self.network.name} are NaN. {where} Open the model with "
-            "dtype=float32.",
+            f"log-probabilities of {self.network.name} are NaN. {self._culprit} Open the model "
+            "with dtype=float32.",
             backend=self.network.name,
         )
 

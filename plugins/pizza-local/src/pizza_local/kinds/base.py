@@ -28,10 +28,12 @@ class Written:
     Attributes:
         ids: Its tokens (or its label, or the fillings of the masks).
         finish_reason: ``"stop"`` or ``"length"``.
+        finite: Whether it was chosen by numbers. Where the model computes NaN there is no choice.
     """
 
     ids: tuple[int, ...]
     finish_reason: str = "stop"
+    finite: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,19 @@ class Kind(ABC):
             # Their first positions are taken by the padding index.
             return found - int(config.pad_token_id or 0) - 1
         return found
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that cannot be done, before it spoils the batch that it is in.
+
+        Raises:
+            BadRequestError: The model does not do such work.
+            ContextTooLongError: It is longer than the context.
+        """
+        self.check_length(self._positions(job))
+
+    def _positions(self, job: Job) -> int:
+        """Positions that prompt and output take in the longest sequence that the model reads."""
+        return len(job.encoding.ids)
 
     def check_length(self, n_tokens: int) -> None:
         """Refuse what the model cannot read.

@@ -38,6 +38,10 @@ class CausalKind(GeneratingKind):
         self.check_length(len(encoding.ids) + len(targets) - 1)
         return CausalSubject(self.network, encoding, targets, self.pieces(targets))
 
+    def _positions(self, job: Job) -> int:
+        # The last token of an output is predicted and not read; at least one is to be written.
+        return len(job.encoding.ids) + (1 if job.target is None else len(job.target) - 1)
+
     def _read(self, job: Job) -> int:
         return len(job.encoding.ids)
 

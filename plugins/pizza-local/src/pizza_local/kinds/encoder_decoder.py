@@ -38,10 +38,9 @@ class EncoderDecoderKind(GeneratingKind):
 
     def _logits(self, jobs: Sequence[Job]) -> list[Tensor]:
         network = self.network
-        start = network.model.config.decoder_start_token_id
         ids, mask = padded([job.encoding.ids for job in jobs], self._pad(), network.device)
         before, _ = padded(
-            [(start, *(job.target or ())[:-1]) for job in jobs], self._pad(), network.device
+            [(self._start, *(job.target or ())[:-1]) for job in jobs], self._pad(), network.device
         )
         # The decoder is causal: padding on its right is never looked at.
         logits = network.model(
@@ -54,8 +53,21 @@ class EncoderDecoderKind(GeneratingKind):
         self.check_length(max(len(encoding.ids), len(targets)))
         return EncoderDecoderSubject(self.network, encoding, targets)
 
+    @property
+    def _start(self) -> int:
+        """The token that every output begins with."""
+        model = self.network.model
+        for holder in (model.config, model.generation_config):
+            for name in ("decoder_start_token_id", "bos_token_id"):
+                found = getattr(holder, name, None)
+                if found is not None:
+                    return int(found)
+        return self._pad()
+
+    def _positions(self, job: Job) -> int:
+        return max(len(job.encoding.ids), len(job.target or ()))
+
     def _read(self, job: Job) -> int:
-        self.check_length(len(job.encoding.ids))
         return 1
 
     def _new(self, sequence: Tensor, width: int) -> Tensor:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,21 +26,23 @@ class _EncoderKind(Kind):
 
     def complete(self, jobs: Sequence[Job], counts: Counts, stop: threading.Event) -> list[Written]:
         """See `Kind.complete`: the most likely output."""
-        for job in jobs:
-            self.refuse_sampling(job.generation)
         asked = [
             Job(encoding=job.encoding, generation=job.generation, target=self._any(job.encoding))
             for job in jobs
         ]
         found = self.score(asked, 1, counts, stop)
-        return [Written(ids=tuple(one.top_tokens[:, 0].tolist())) for one in found]
+        return [
+            Written(
+                ids=tuple(one.top_tokens[:, 0].tolist()),
+                finite=not bool(np.isnan(one.logprobs).any()),
+            )
+            for one in found
+        ]
 
     def score(
         self, jobs: Sequence[Job], top: int, counts: Counts, stop: threading.Event
     ) -> list[Scored]:
         """See `Kind.score`."""
-        for job in jobs:
-            self.check_length(len(job.encoding.ids))
         width = 64 * int(self.network.model.config.hidden_size) * 4
         return scored(
             jobs,
@@ -50,6 +53,12 @@ class _EncoderKind(Kind):
             stop=stop,
             width=width,
         )
+
+    def check(self, job: Job) -> None:
+        """See `Kind.check`."""
+        super().check(job)
+        if job.target is None:
+            self.refuse_sampling(job.generation)
 
     def _any(self, encoding: Encoding) -> tuple[int, ...]:
         """Some output of the right length, for questions about all of them."""
@@ -178,6 +187,11 @@ class MaskedKind(_EncoderKind):
         """See `Kind.subject`."""
         self.check_length(len(encoding.ids))
         return EncoderSubject(self.network, encoding, targets, self.masks(encoding))
+
+    def check(self, job: Job) -> None:
+        """See `Kind.check`: there is something to fill."""
+        super().check(job)
+        self.masks(job.encoding)
 
     def _any(self, encoding: Encoding) -> tuple[int, ...]:
         return (0,) * len(self.masks(encoding))

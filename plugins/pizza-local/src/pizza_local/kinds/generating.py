@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +17,16 @@ from torch import Tensor
 from pizza.errors import BadRequestError
 from pizza_local.counts import Counts
 from pizza_local.kinds.base import Job, Kind, Written
+
+_PLAIN: dict[str, Any] = {
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+}
+"""What models bring along for chatting is turned off: 0 is greedy, and scores are the model's."""
 
 _MOST = 32
 _POSITIONS = 4096
@@ -31,8 +43,10 @@ class GeneratingKind(Kind):
             generation = job.generation
             alone = place if generation.temperature > 0 else None
             room = self._room(job)
-            together.setdefault((alone, room, generation.stop), []).append(place)
-        for (_, room, _), places in together.items():
+            extra = json.dumps(dict(generation.extra), sort_keys=True, default=str)
+            alike = (alone, room, generation.stop, extra)
+            together.setdefault(alike, []).append(place)
+        for (_, room, _, _), places in together.items():
             # Neighbours in length go together: little padding.
             places.sort(key=lambda place: len(jobs[place].encoding.ids))
             longest = max(len(jobs[place].encoding.ids) for place in places) + room
@@ -50,7 +64,6 @@ class GeneratingKind(Kind):
 
     def _room(self, job: Job) -> int:
         """New tokens that may be written."""
-        self.check_length(self._read(job) + 1)
         limit = self.limit
         wanted = job.generation.max_tokens
         return wanted if limit is None else min(wanted, limit - self._read(job))
@@ -83,17 +96,19 @@ class GeneratingKind(Kind):
             real, none = [1] * len(ids), [0] * len(gap)
             rows.append(gap + ids if left else ids + gap)
             masks.append(none + real if left else real + none)
+        sound = _Sound(len(jobs), device)
         with torch.no_grad(), _seeded(jobs[0], device):
             sequences = self.network.model.generate(
                 input_ids=torch.tensor(rows, device=device),
                 attention_mask=torch.tensor(masks, device=device),
                 generation_config=self._config(first, room, pad),
                 stopping_criteria=[_Stop(stop)],
+                logits_processor=[sound],
                 tokenizer=self.encoder.tokenizer,
             )
         written = [
-            self._finished(self._new(row, width), job, room)
-            for row, job in zip(sequences, jobs, strict=True)
+            replace(self._finished(self._new(row, width), job, room), finite=not broken)
+            for row, job, broken in zip(sequences, jobs, sound.broken.tolist(), strict=True)
         ]
         steps = max((len(one.ids) for one in written), default=0)
         counts.forward(len(jobs) * width)
@@ -106,6 +121,7 @@ class GeneratingKind(Kind):
 
         own = self.network.model.generation_config
         options: dict[str, Any] = {
+            **_PLAIN,
             "do_sample": generation.temperature > 0,
             "max_new_tokens": room,
             "pad_token_id": pad,
@@ -168,6 +184,17 @@ class _Stop:
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         done = self._stop.is_set()
         return torch.full((len(input_ids),), done, dtype=torch.bool, device=input_ids.device)
+
+
+class _Sound:
+    """Remembers which rows of a batch had a NaN among their logits; changes nothing."""
+
+    def __init__(self, n_rows: int, device: torch.device) -> None:
+        self.broken = torch.zeros(n_rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.broken |= scores.isnan().any(-1).to(self.broken.device)
+        return scores
 
 
 @contextlib.contextmanager
