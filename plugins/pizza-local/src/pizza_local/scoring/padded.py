@@ -18,6 +18,9 @@ from pizza_local.scoring.architecture import Architecture
 from pizza_local.scoring.items import Item, Scored
 from pizza_local.scoring.readout import Answers, Asked
 
+Sequences = list[tuple[int, ...]]
+
+# Tokens of one batch, padding included.
 _MOST_CPU = 1024
 _MOST_GPU = 8192
 
@@ -79,9 +82,6 @@ def score_padded(
             for _ in chunks.run(("padded", longest), len(group), each, fit, work, stop):
                 pass
     return answers.split()
-
-
-Sequences = list[tuple[int, ...]]
 
 
 def _alike(sequences: Sequences, *, exactly: bool) -> Iterator[tuple[int, Sequences]]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pizza_local.chunks import Chunks, Stopped, is_out_of_memory
 from pizza_local.counts import Counts
@@ -22,6 +23,16 @@ from pizza_local.scoring.padded import score_padded
 _log = logging.getLogger("pizza.local")
 
 Engine = Literal["packed", "padded"]
+
+_PADDED = "%s is scored in padded batches, without sharing what prompts have in common"
+
+# How far the engines may be apart, nats, at log-probabilities around 0.
+_ALLOWED = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
+
+# The sequences that the engines are compared on, in tokens: long enough to part in the middle.
+_SHORTEST = 8
+_LONGEST = 192
+_TARGETS = 4
 
 
 class CausalScorer:
@@ -42,6 +53,8 @@ class CausalScorer:
         self._architecture = Architecture.of(model)
         self._engine: Engine = "packed" if self._architecture.obstacle is None else "padded"
         self._checked = self._engine == "padded"
+        if self._architecture.obstacle is not None:
+            _log.info("%s: %s.", _PADDED % type(model).__name__, self._architecture.obstacle)
 
     @property
     def engine(self) -> Engine:
@@ -102,27 +115,26 @@ class CausalScorer:
                 raise
             self._fall_back(f"{type(failure).__name__}: {failure}")
         else:
-            difference, allowed = _difference(packed, padded, self._rounding())
-            # Not a number is not close either.
-            if not difference <= allowed:
+            difference = _rms(packed - padded)
+            # Rounding grows with the logits. Not a number is not close either.
+            if not difference <= _ALLOWED.get(self._rounding(), 2e-2) * (1 + _rms(padded)):
                 self._fall_back(f"log-probabilities differ by {difference:.2g}")
         self._checked = True
 
     def _rounding(self) -> torch.dtype:
         """The least precise type that a forward pass goes through."""
         dtype: torch.dtype = self._model.get_input_embeddings().weight.dtype
-        # Eager attention puts its weights into single precision, whatever the model has.
         config = self._model.config.get_text_config(decoder=True)
-        eager = getattr(config, "_attn_implementation", None) == "eager"
-        return torch.float32 if eager and dtype == torch.float64 else dtype
+        if dtype == torch.float64 and getattr(config, "_attn_implementation", None) == "eager":
+            # Eager attention puts its weights into single precision, whatever the model has.
+            return torch.float32
+        if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+            return torch.bfloat16
+        return dtype
 
     def _fall_back(self, reason: str) -> None:
         self._engine = "padded"
-        _log.warning(
-            "%s is scored in padded batches, without sharing what prompts have in common: %s.",
-            type(self._model).__name__,
-            reason,
-        )
+        _log.warning("%s: %s.", _PADDED % type(self._model).__name__, reason)
 
 
 def _sample(items: Sequence[Item]) -> list[Item]:
@@ -131,11 +143,12 @@ def _sample(items: Sequence[Item]) -> list[Item]:
     # Too short a sequence has no middle to be changed.
     tokens = (shortest * _SHORTEST)[: max(_SHORTEST, len(shortest))]
     middle = len(tokens) // 2
+    other = 0 if tokens[middle - 1] else 1
     cut = len(tokens) - _TARGETS
     variants = [
         tokens,
         tokens[:middle] + tokens[middle + 1 :],
-        (*tokens[: middle - 1], tokens[middle], *tokens[middle:]),
+        (*tokens[: middle - 1], other, *tokens[middle:]),
         tokens[1:],
     ]
     return [
@@ -144,22 +157,5 @@ def _sample(items: Sequence[Item]) -> list[Item]:
     ]
 
 
-_SHORTEST = 8
-_LONGEST = 192
-_TARGETS = 4
-
-
-def _difference(
-    packed: np.ndarray[Any, np.dtype[np.float64]],
-    padded: np.ndarray[Any, np.dtype[np.float64]],
-    dtype: torch.dtype,
-) -> tuple[float, float]:
-    """How far the engines are apart, and how far they may be."""
-    apart = np.abs(packed - padded)
-    if dtype == torch.float64:
-        return float(apart.max()), 1e-8
-    if dtype == torch.float32:
-        return float(apart.max()), 1e-4
-    # The last digit of a large logit in half precision is more than a fixed bound could allow.
-    size = float(np.sqrt(np.mean(np.square(padded))))
-    return float(np.sqrt(np.mean(np.square(apart)))), 2e-2 * (1 + size)
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
