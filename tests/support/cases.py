@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from pizza_local import LocalBackend
 from support import oracles, tiny
 
 import pizza
-from pizza_local import LocalBackend
 
 PROMPT = "Ana has 3 red apples, naïve café"
 OUTPUT = " Bob has 5"

@@ -263,7 +263,7 @@ def to_units(scores, token_spans, unit_spans, how="sum"):
         how: ``"sum"``, ``"mean"``, ``"norm"`` or ``"max"``.
     """
     result = np.zeros((len(scores), len(unit_spans)))
-    for u, (unit_start, unit_end) in enumerate(unit_spans):
+    for u in range(len(unit_spans)):
         parts, sizes = [], []
         for n, (start, end) in enumerate(token_spans):
             owners = [
@@ -298,3 +298,245 @@ def apart(found, expected):
     assert np.array_equal(np.isnan(found), np.isnan(expected)), "NaN in other places"
     scale = np.nanmax(np.abs(expected))
     return float(np.nanmax(np.abs(found - expected)) / max(scale, 1e-300))
+
+
+# --- methods that draw points, walk token by token, or look at attention -------------------------
+
+
+def gradient_shap(explained, samples=5, seed=0, function="logprob"):
+    """One baseline of zeros, no noise; numbers drawn as the product draws them."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.randint(1, (samples,), generator=generator)
+    alphas = torch.rand(samples, generator=generator, dtype=torch.float64)
+    start, absent = explained.start(), explained.baseline("zero")
+    total = 0.0
+    for alpha in alphas.tolist():
+        total = total + explained.jacobian(absent + alpha * (start - absent), function)
+    return (total / samples * (start - absent)).sum(-1)
+
+
+def smooth_grad(explained, samples=4, stdev=0.1, seed=0, function="logprob"):
+    """The L2 norm of the mean gradient; noise in units of the units' root mean square."""
+    generator = torch.Generator().manual_seed(seed)
+    start = explained.start()
+    used = torch.zeros(len(start), dtype=torch.bool)
+    used[: explained.n_prompt] = torch.tensor(explained.inside)
+    size = stdev * (start[used].double() ** 2).mean().sqrt()
+    total = 0.0
+    for _ in range(samples):
+        noise = torch.randn(start.shape, generator=generator, dtype=torch.float64)
+        noise[~used] = 0.0
+        total = total + explained.jacobian(start + (size * noise).to(start), function)
+    return reduced(total / samples, "l2")
+
+
+def sequential_integrated_gradients(explained, steps=3, baseline="zero", function="logprob"):
+    start, absent = explained.start(), explained.baseline(baseline)
+    rows = torch.zeros((1 + len(explained.reading.targets), len(start)), dtype=start.dtype)
+    for place in range(explained.n_prompt):
+        if not explained.inside[place]:
+            continue
+        move = start[place] - absent[place]
+        for alpha, weight in quadrature("gauss-legendre", steps):
+            point = start.clone()
+            point[place] = absent[place] + alpha * move
+            slope = explained.jacobian(point, function)[:, place]
+            rows[:, place] += weight * (slope * move).sum(-1)
+    return rows
+
+
+def discretized_integrated_gradients(explained, words, steps=4, neighbours=5, function="logprob"):
+    """Greedy paths to zero through the embeddings of ``words`` (token ids)."""
+    start, absent = explained.start(), explained.baseline("zero")
+    table = explained.reading.model.get_input_embeddings().weight.detach()
+    path = [start.clone() for _ in range(steps)]
+    path[0] = absent
+    for place in range(explained.n_prompt):
+        if not explained.inside[place]:
+            continue
+        goal, current = absent[place], start[place]
+        anchor, anchor_id = current, explained.reading.ids[place]
+        visited = [anchor_id]
+        for step in range(steps - 2, 0, -1):
+            others = [word for word in words if word != anchor_id]
+            others.sort(key=lambda word: float((table[word] - anchor).norm()))
+            allowed = [word for word in others[:neighbours] if word not in visited]
+            costs = [_least_change(table[word], anchor, goal, steps) for word in allowed]
+            anchor_id = allowed[int(np.argmin(costs))]
+            anchor = table[anchor_id]
+            visited.append(anchor_id)
+            current = _monotone(anchor, current, goal, steps)
+            path[step][place] = current
+    rows = torch.zeros((1 + len(explained.reading.targets), len(start)), dtype=start.dtype)
+    for here, there in zip(path[:-1], path[1:], strict=True):
+        rows += (explained.jacobian(here, function) * (there - here)).sum(-1)
+    return rows
+
+
+def _monotone(anchor, current, goal, steps):
+    inside = ((goal <= anchor) & (anchor <= current)) | ((current <= anchor) & (anchor <= goal))
+    return torch.where(inside, anchor, current - (current - goal) / steps)
+
+
+def _least_change(anchor, current, goal, steps):
+    return float((anchor - _monotone(anchor, current, goal, steps)).norm())
+
+
+def deep_lift(explained):
+    """The rescale rule through Linear, Tanh, Linear, by hand; of the logit."""
+    bag = explained.reading
+    first, _, second = bag.model
+    rows = []
+    for reading in (bag, explained.versus):
+        if reading is None:
+            continue
+        x = sum(torch.eye(bag.n_features, dtype=torch.float64)[f] for f in bag.features)
+        x = x.to(first.weight.dtype)
+        before, after = first(torch.zeros_like(x)), first(x)
+        slope = (after.tanh() - before.tanh()) / (after - before)
+        multipliers = (second.weight[reading.targets[0]] * slope) @ first.weight
+        rows.append(multipliers[torch.tensor(bag.features)])
+    whole = rows[0] - (rows[1] if len(rows) > 1 else 0.0)
+    return torch.stack([whole, rows[0]])
+
+
+def attentions(explained):
+    """Weights ``(n_outputs, layers, heads, n)`` from the positions that predict, and the readers.
+
+    transformers' own weights, from its plain implementation of attention.
+    """
+    reading = explained.reading
+    model = reading.model
+    used = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        inputs = {"input_ids": torch.tensor([reading.ids])}
+        if model.config.is_encoder_decoder:
+            begun = [model.config.decoder_start_token_id, *reading.targets[:-1]]
+            inputs["decoder_input_ids"] = torch.tensor([begun])
+        with torch.no_grad():
+            return model(**inputs, output_attentions=True)
+    finally:
+        model.set_attn_implementation(used)
+
+
+def attention(explained):
+    """Mean over layers and heads; the whole output's row is the mean of its tokens'."""
+    reading, out = explained.reading, attentions(explained)
+    weights = out.cross_attentions if reading.model.config.is_encoder_decoder else out.attentions
+    mean = torch.stack([layer[0].mean(0) for layer in weights]).mean(0)
+    return _with_mean(mean[_predicting(reading)])
+
+
+def attention_rollout(explained):
+    """Products of ``rownorm(mean over heads + identity)``; not for encoder-decoders."""
+    rollout = None
+    for layer in attentions(explained).attentions:
+        mean = layer[0].mean(0) + torch.eye(layer.shape[-1], dtype=layer.dtype)
+        mean = mean / mean.sum(-1, keepdim=True)
+        rollout = mean if rollout is None else mean @ rollout
+    return _with_mean(rollout[_predicting(explained.reading)])
+
+
+def _predicting(reading):
+    if reading.decodes:
+        first = len(reading.prompt) - 1
+        return list(range(first, first + len(reading.targets)))
+    if reading.model.config.is_encoder_decoder:
+        return list(range(len(reading.targets)))
+    return reading.masks or [0]
+
+
+def _with_mean(each):
+    return torch.cat([each.mean(0, keepdim=True), each])
+
+
+def value_zeroing(explained):
+    """Each block again from its clean input with one value vector zero; mean over layers."""
+    reading = explained.reading
+    with torch.no_grad():
+        clean = [reading.states(reading.start(), k) for k in range(len(reading.blocks()) + 1)]
+        layers = []
+        for layer in range(1, len(clean)):
+            reference = _leaving(reading, clean, layer, None)
+            changes = []
+            for place in range(len(reading.ids)):
+                changed = _leaving(reading, clean, layer, place)
+                changes.append(1 - torch.cosine_similarity(reference, changed, dim=-1))
+            rows = torch.stack(changes, dim=1)[_predicting(reading)]
+            layers.append(rows / rows.sum(-1, keepdim=True))
+    return _with_mean(torch.stack(layers).mean(0))
+
+
+def _leaving(reading, clean, layer, zeroed):
+    """What leaves a block (the last one: after the final norm) of its clean input."""
+    block = reading.blocks()[layer - 1]
+    seen = []
+
+    def enter(_, args, kwargs):
+        if args:
+            return (clean[layer - 1][None], *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": clean[layer - 1][None]}
+
+    def zero(_, __, output):
+        output = output.clone()
+        width = output.shape[-1] // 3 if hasattr(block, "ln_1") else output.shape[-1]
+        if zeroed is not None:
+            output[:, zeroed, -width:] = 0
+        return output
+
+    def look(_, __, output):
+        seen.append((output[0] if isinstance(output, tuple) else output)[0])
+
+    values = next(
+        module
+        for name, module in block.named_modules()
+        if name.endswith(("c_attn", "v_proj", "value"))
+    )
+    last = layer == len(clean) - 1
+    base = reading.model.base_model
+    norm = getattr(base, "ln_f", getattr(base, "norm", None)) if last else None
+    handles = [
+        block.register_forward_pre_hook(enter, with_kwargs=True),
+        values.register_forward_hook(zero),
+        (norm or block).register_forward_hook(look),
+    ]
+    try:
+        reading.model(inputs_embeds=reading.start()[None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen[0]
+
+
+def atman(explained, factor=0.1, members=()):
+    """Rises of the cross-entropy per unit, ``(1 + n_outputs, n_units)``; additive suppression.
+
+    Args:
+        explained: Of a model whose only attention is among its input's tokens.
+        factor: What is left of the attention.
+        members: Tokens of each unit.
+    """
+    reading = explained.reading
+    clean = _masked_values(reading, (), factor)
+    each = torch.stack([clean - _masked_values(reading, own, factor) for own in members], dim=1)
+    return torch.cat([each.sum(0, keepdim=True), each])
+
+
+def _masked_values(reading, suppressed, factor):
+    """Log-probabilities with ``log(factor)`` added to what is suppressed in all attention."""
+    n = len(reading.ids)
+    dtype = reading.start().dtype
+    mask = torch.zeros((n, n), dtype=dtype)
+    mask[:, list(suppressed)] += float(np.log(factor))
+    if reading.decodes:
+        mask = mask.masked_fill(torch.ones(n, n).triu(1).bool(), torch.finfo(dtype).min)
+    used = reading.model.config._attn_implementation
+    reading.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        logits = reading.model(
+            inputs_embeds=reading.start()[None], attention_mask=mask[None, None]
+        ).logits[0]
+    reading.model.set_attn_implementation(used)
+    logits = logits[_predicting(reading)] if reading.decodes or reading.masks else logits[None]
+    return logits.log_softmax(-1)[torch.arange(len(logits)), torch.tensor(reading.targets)]
