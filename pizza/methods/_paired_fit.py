@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weighted least squares on complement pairs: what the regression estimators of Shapley share.
+
+Only the odd part of a game, ``(v(S) - v(complement)) / 2``, enters its Shapley values (Fumagalli
+et al. 2026), and in a weighted fit whose two members of a pair have one weight the even part drops
+out by itself. So a pair is one equation, and a column uses the pairs of which it knows both values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pizza.abc import Scores
+from pizza.methods._subsets import Floats, Pairs
+
+_RIDGE = 1e-3
+_ENOUGH = 1.3
+"""Pairs per unknown from which residuals say something about the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairedValues:
+    """Values of complement pairs.
+
+    Attributes:
+        total: ``v(all) - v(none)`` of each column, NaN = not known.
+        odd: ``(v(S) - v(complement)) / 2``, ``(n_pairs, n_columns)``.
+    """
+
+    total: Floats
+    odd: Floats
+
+    @classmethod
+    def of(cls, values: Floats) -> PairedValues:
+        """From the values of `Pairs.round`."""
+        first, second = np.split(values[1:], 2)
+        return cls(total=-values[0], odd=(first - second) / 2)
+
+    def columns(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], bool]]:
+        """Columns that know the same things: their numbers, known pairs, whether the total is."""
+        known = np.vstack([~np.isnan(self.odd), ~np.isnan(self.total)[None]])
+        packed = np.packbits(known, axis=0).T
+        _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        for number, column in enumerate(first):
+            members = np.flatnonzero(group.ravel() == number)
+            yield members, known[:-1, column], bool(known[-1, column])
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a fit gives: ``(n_columns, n_units)`` twice, and the smallest rank of its systems."""
+
+    values: Floats
+    standard_errors: Floats | None
+    rank: int
+
+
+def fit_pairs(pairs: Pairs, measured: PairedValues, *, ridge_when_singular: bool = False) -> Fit:
+    """Shapley values by weighted least squares with the efficiency constraint.
+
+    ``min over phi: sum of mass_p (odd_p - sum_i (z_pi - 1/2) phi_i)^2`` subject to
+    ``sum phi = total``; with too few pairs the solution nearest to equal shares. A column whose
+    ``v(none)`` is not known goes without the constraint, and one without any pair is NaN.
+
+    Standard errors are the sandwich over pairs with leverage-corrected residuals (HC3; MacKinnon &
+    White 1985), and with the part of each size that was not drawn: what was enumerated adds none.
+    They hold what the choice of coalitions adds, and noise of the values so far as it is seen in
+    the residuals.
+    """
+    n = pairs.present.shape[1]
+    values = np.full((len(measured.total), n), np.nan)
+    errors = np.full_like(values, np.nan)
+    ranks = []
+    for columns, known, has_total in measured.columns():
+        if n == 1 and has_total:
+            values[columns, 0], errors[columns, 0] = measured.total[columns], 0.0
+        if not known.any():
+            continue
+        level = measured.total[columns] / n if has_total else np.zeros(len(columns))
+        rank, *solved = _solve(
+            pairs,
+            known,
+            measured.odd[np.ix_(known, columns)],
+            level,
+            has_total,
+            ridge_when_singular,
+        )
+        values[columns], errors[columns] = solved
+        ranks.append(rank)
+    missing = np.isnan(errors).all()
+    return Fit(values, None if missing else errors, min(ranks, default=0))
+
+
+def _solve(
+    pairs: Pairs,
+    known: NDArray[np.bool_],
+    odd: Floats,
+    level: Floats,
+    constrained: bool,
+    ridge: bool,
+) -> tuple[int, Floats, Floats]:
+    """Rank, values and standard errors of columns that know the same pairs."""
+    n = pairs.present.shape[1]
+    design = pairs.present[known] - 0.5
+    odd = odd - design.sum(axis=1)[:, None] * level
+    if constrained:
+        # Deviations from equal shares sum to zero: the projection of the design does that.
+        design -= design.mean(axis=1, keepdims=True)
+    root = np.sqrt(pairs.mass[known])[:, None]
+    u, singular, vt = np.linalg.svd(root * design, full_matrices=False)
+    kept = singular > singular.max(initial=0.0) * max(design.shape) * np.finfo(float).eps
+    rank, unknowns = int(kept.sum()), n - constrained
+    u, singular, vt = u[:, kept], singular[kept], vt[kept]
+    inverse = 1 / singular
+    if ridge and rank < unknowns and 2 * len(design) + 1 <= 3 * n:
+        inverse = singular / (singular**2 + _RIDGE)
+    values = (vt.T * inverse) @ (u.T @ (root * odd)) + level
+    errors = np.full((len(level), n), np.nan)
+    if len(design) >= _ENOUGH * unknowns and rank == unknowns:
+        errors = _sandwich(
+            pairs.share[known], root * (odd - design @ (values - level)), u, vt / singular[:, None]
+        )
+    elif pairs.complete and known.all():
+        errors = np.zeros_like(errors)
+    return rank, values.T, errors
+
+
+def _sandwich(share: Floats, residuals: Floats, u: Floats, back: Floats) -> Floats:
+    """HC3 standard errors, ``(n_columns, n_units)``."""
+    leverage = (u**2).sum(axis=1)
+    scores = residuals / np.maximum(1 - leverage, 1e-6)[:, None]
+    scores *= np.sqrt(1 - share)[:, None]
+    influence = (u @ back) ** 2
+    result: Floats = np.sqrt((scores**2).T @ influence)
+    return result
+
+
+def paired_scores(pairs: Pairs, measured: PairedValues, fit: Fit) -> Scores:
+    """Scores of a paired regression, and how it was made."""
+    sizes, counts = np.unique(pairs.present.sum(axis=1), return_counts=True)
+    whole = np.isin(sizes, pairs.present[pairs.share == 1.0].sum(axis=1))
+    return Scores(
+        values=fit.values,
+        standard_errors=fit.standard_errors,
+        details={
+            "index": "shapley",
+            "samples": 1 + 2 * len(pairs.present),
+            "pairs_of_size": dict(zip(map(str, sizes.tolist()), counts.tolist(), strict=True)),
+            "enumerated_sizes": sizes[whole].tolist(),
+            "undefined_pairs": int(np.isnan(measured.odd[:, 0]).sum()),
+            "rank": fit.rank,
+        },
+    )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The option ``samples``: how many coalitions a method evaluates."""
+
+from __future__ import annotations
+
+from pizza.abc import Game
+from pizza.errors import ConfigError
+from pizza.methods._budget import require
+
+
+def check_samples(samples: int | None) -> int | None:
+    """The option ``samples``, if it can be a number of coalitions."""
+    if samples is not None and (isinstance(samples, bool) or not samples >= 1):
+        raise ConfigError(f"samples is a number of coalitions, at least 1, not {samples!r}.")
+    return samples
+
+
+def coalitions_to_spend(
+    game: Game,
+    samples: int | None,
+    *,
+    fewest: int,
+    default: int,
+    who: str,
+    advice: str = "",
+    repeats: int = 1,
+) -> int:
+    """How many coalitions a method evaluates, the empty one included.
+
+    Args:
+        game: Its budget decides when ``samples`` is ``None``.
+        samples: What the user asked for.
+        fewest: The method's minimum.
+        default: Without a budget.
+        who: Name of the method.
+        advice: What to do when the budget is too small.
+        repeats: How often a coalition may come up, on average, in the number that is returned:
+            only the first time costs a call.
+
+    Raises:
+        ConfigError: ``samples`` is below the minimum.
+        BudgetTooSmallError: The budget is below the minimum or below ``samples``.
+    """
+    most = (1 << game.n_units) - 1
+    fewest = min(fewest, most)
+    if samples is not None and samples < fewest:
+        raise ConfigError(
+            f"samples={samples!r} is too few: {who} needs at least {fewest} coalitions for "
+            f"{game.n_units} units."
+        )
+    require(game, fewest if samples is None else min(samples, most), who, advice=advice)
+    if samples is None:
+        samples = max(fewest, default) if game.max_calls is None else game.max_calls
+    return min(samples, most * repeats)
+
+
+def paired_calls(n_units: int, samples: int | None, *, fewest: int) -> tuple[int, int]:
+    """Coalitions of a method that evaluates the empty one and pairs, so an odd number."""
+    most = (1 << n_units) - 1
+    fewest = min(fewest, most)
+    if samples is None:
+        return fewest, most
+    exactly = max(fewest, min(samples, most))
+    exactly -= 1 - exactly % 2
+    return exactly, exactly

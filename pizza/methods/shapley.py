@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact Shapley values, from all coalitions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pizza.abc import Game, Method, Plan, Scores
+from pizza.errors import ConfigError
+from pizza.methods._budget import require
+from pizza.methods._subsets import Floats, every, marginals
+
+LARGEST = 20
+"""Units that are enumerated at most: 2^20 is a million coalitions."""
+
+_INSTEAD = (
+    "use larger units (sentence, paragraph), or an estimator: 'kernel-shap', 'leverage-shap', "
+    "'shapley-sampling'."
+)
+
+
+class Shapley(Method):
+    """``phi_i = sum over S without i of |S|! (n-|S|-1)! / n! (v(S + i) - v(S))``.
+
+    The mean of what unit i adds, over all orders in which units can join (Shapley 1953). Every
+    coalition is evaluated once: 2^n of them, never the n! orders. The scores of all units sum to
+    ``v(all) - v(none)``, units that are exchangeable score the same, a unit that never changes
+    anything scores 0.
+
+    Where a value is not defined, a unit's gains that need it are left out of the mean over the
+    coalitions of that size; a size of which nothing is left makes the score NaN.
+
+    Cost: 2^n_units - 1 calls, all in one round; at most 20 units.
+    """
+
+    def calls(self, n_units: int) -> tuple[int, int]:
+        """Every coalition but the full one."""
+        return 2**n_units - 1, 2**n_units - 1
+
+    def plan(self, game: Game) -> Plan:
+        """One round of all coalitions."""
+        refuse_too_many(game, "shapley", _INSTEAD)
+        values = yield every(game.n_units)
+        scores = [_mean_of_sizes(*gains) for gains in marginals(values, game.n_units)]
+        return Scores(
+            values=np.array(scores).T,
+            details={
+                "index": "shapley",
+                "samples": len(values) - 1,
+                "undefined": int(np.isnan(values[:, 0]).sum()),
+            },
+        )
+
+
+def refuse_too_many(game: Game, who: str, instead: str) -> None:
+    """Refuse games whose coalitions cannot all be evaluated.
+
+    Raises:
+        ConfigError: There are more than `LARGEST` units.
+        BudgetTooSmallError: The budget is below the number of coalitions.
+    """
+    if game.n_units > LARGEST:
+        raise ConfigError(
+            f"{who} evaluates all 2^n coalitions, so it takes at most {LARGEST} units, not "
+            f"{game.n_units}: {instead}"
+        )
+    require(game, 2**game.n_units - 1, who, advice=instead)
+
+
+def _mean_of_sizes(sizes: np.ndarray, gains: Floats) -> Floats:
+    """The mean over sizes of the mean gain of each size, ``(n_columns,)``; NaN gains left out."""
+    # The Shapley weight of a size times its number of coalitions is 1/n for all sizes.
+    order = np.argsort(sizes, kind="stable")
+    starts = np.searchsorted(sizes[order], np.arange(sizes.max() + 1))
+    known = ~np.isnan(gains[order])
+    counts = np.add.reduceat(known.astype(float), starts, axis=0)
+    sums = np.add.reduceat(np.where(known, gains[order], 0.0), starts, axis=0)
+    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    result: Floats = means.mean(axis=0)
+    return result
