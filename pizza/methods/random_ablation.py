@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random ablation: the mean value with a unit less the mean value without it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pizza.abc import Game, Method, Plan, Scores
+from pizza.methods._draws import calls_of_halves, halves_for
+from pizza.methods._samples import check_samples
+
+
+class RandomAblation(Method):
+    """``score_i = mean(v(S) : i in S) - mean(v(S) : i not in S)`` over random halves.
+
+    What TokenSHAP computes (Goldshmidt & Horovicz 2024, equation 3) and calls Shapley values; over
+    equally likely coalitions it estimates Banzhaf values, and we name it after what it does.
+    TokenSHAP also evaluates the coalitions that lack one unit, which biases the means of all other
+    units; and it shifts and divides the scores, which we do not. Every other unit's effect is noise
+    in a difference of means: regression ('context-cite', 'auto') needs far fewer calls.
+
+    Standard errors are Welch's, ``sqrt(var_with / n_with + var_without / n_without)``, and 0 once
+    every coalition was evaluated. A unit that was never absent, or never present, in the coalitions
+    that a column knows has no score (NaN).
+
+    Args:
+        samples: Coalitions to evaluate. ``None``: what the budget allows, 10 per unit (64 to 512)
+            without one. All coalitions when so many exist: then the scores are exact.
+
+    Cost: ``samples`` calls, all in one round.
+    """
+
+    def __init__(self, samples: int | None = None) -> None:
+        self.samples = check_samples(samples)
+
+    def calls(self, n_units: int) -> tuple[int, int]:
+        """8 at least, every coalition at most."""
+        return calls_of_halves(n_units, self.samples)
+
+    def plan(self, game: Game) -> Plan:
+        """One round of random coalitions."""
+        rows = halves_for(game, self.samples, who="random-ablation")
+        values = yield rows
+        n_with, mean_with, var_with = _moments(rows, values)
+        n_without, mean_without, var_without = _moments(~rows, values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            errors = np.sqrt(var_with / n_with + var_without / n_without)
+        if len(rows) == 2**game.n_units:
+            errors[np.isfinite(values).all(axis=0)] = 0.0
+        return Scores(
+            values=mean_with - mean_without,
+            standard_errors=errors,
+            details={
+                "index": "banzhaf",
+                "samples": int((~rows.all(axis=1)).sum()),
+                "undefined": int(np.isnan(values[:, 0]).sum()),
+            },
+        )
+
+
+def _moments(
+    present: NDArray[np.bool_], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Count, mean and variance of the values of the rows that hold each unit, ``(c, n)`` each."""
+    known = np.isfinite(values)
+    inside = present.astype(np.float64)
+    # Sums of squares around a column's own mean: around zero they would cancel.
+    centre = np.where(known, values, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    off = np.where(known, values - centre, 0.0)
+    counts = known.T.astype(np.float64) @ inside
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = off.T @ inside / counts
+        variances = (off.T**2 @ inside - counts * means**2) / (counts - 1)
+    variances[counts < 2] = np.nan
+    return counts, means + centre[:, None], np.maximum(variances, 0.0)
