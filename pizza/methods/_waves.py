@@ -90,7 +90,7 @@ class Waves:
         enough = self.spent >= CALLS_PER_UNIT * relevant(found.weights[0])
         if not self.paired or not enough or not np.isfinite(found.cv_r2):
             return found.weights, None, found.kind
-        return of_pairs(self._rows - 0.5, self._odd()[:, columns], found.weights)
+        return of_pairs(self._rows - 0.5, self._odd()[:, columns], found)
 
     def settled(self, tolerance: float) -> bool:
         """Whether more calls would change little: see `Auto`."""

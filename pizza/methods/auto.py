@@ -47,10 +47,10 @@ class Auto(Method):
     too small for so many units, or when additive scores cannot describe the output.
 
     Standard errors come with pairs, from 8 calls per relevant unit on (units that carry 95 % of
-    the squared weights): least squares with HC3 above 1.3 pairs per unit, below it the one-step
-    debiased LASSO. Scores are then the estimates that the errors belong to, in all columns. The
-    pairs of ``details["interactions"]`` come from the same calls; only those are listed whose 90 %
-    interval leaves out 0.
+    the squared weights): of the one-step debiased fit, or of least squares with HC3 when there are
+    more than 1.3 pairs per unit and its errors are smaller. Scores are then the estimates that the
+    errors belong to, in all columns. The pairs of ``details["interactions"]`` come from the same
+    calls; only those are listed whose 90 % interval leaves out 0.
 
     Args:
         samples: Coalitions to evaluate at most. ``None``: what the budget allows; without one 10

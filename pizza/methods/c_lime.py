@@ -95,13 +95,17 @@ class CLime(Method):
 
     def _subsets(self, n: int, calls: int, rng: np.random.Generator) -> list[Bools]:
         left = calls
-        result = []
         largest = min(self.max_removed, n)
+        counts = []
         for size in range(1, largest + 1):
-            share = round(left / (largest + 1 - size))
-            result.append(subsets_of_size(n, size, share, rng))
-            left -= len(result[-1])
-        return result
+            counts.append(min(round(left / (largest + 1 - size)), comb(n, size)))
+            left -= counts[-1]
+        for size in range(largest, 0, -1):
+            # What the largest size has no use for goes to the smaller ones.
+            more = min(left, comb(n, size) - counts[size - 1])
+            counts[size - 1] += more
+            left -= more
+        return [subsets_of_size(n, size, count, rng) for size, count in enumerate(counts, start=1)]
 
     def _scores(self, removed: Bools, values: Floats, weights: Floats) -> Floats:
         chosen = np.arange(removed.shape[1])

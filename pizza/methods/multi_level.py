@@ -30,9 +30,9 @@ class MultiLevel(Method):
     budget allows 4 calls per group. Each level but the last spends half of what is left on
     coalitions in which every block is present with probability 1/2, and fits a LASSO or ridge
     (whichever predicts better) to *all* coalitions so far; the strongest blocks are split into
-    their parts as long as there are 4 calls per block for the next level. Blocks that are not split
-    stay whole and stay random: unlike with leave-one-out inside a whole prompt, evidence that is
-    repeated in another block is still found.
+    their parts, up to one block per call in all. Blocks that are not split stay whole and stay
+    random: unlike with leave-one-out inside a whole prompt, evidence that is repeated in another
+    block is still found.
 
     A unit of a block that was never split scores an equal share of its block. The scores estimate
     Banzhaf values, of blocks where there are blocks. Without group structure (one sentence of a
@@ -89,7 +89,9 @@ class MultiLevel(Method):
             )
             if last or not left:
                 break
-            finer = _split(blocks, _strong(found.weights[0], self.keep), game.groups, most)
+            finer = _split(
+                blocks, _strong(found.weights[0], self.keep), game.groups, max(most, budget)
+            )
             # With no room to split, what is left sharpens the blocks as they are.
             last = bool((finer == blocks).all())
             blocks = finer

@@ -86,7 +86,7 @@ def _sparse(
     first, second = np.split(values[1:], 2)
     order = np.random.default_rng(0).permutation(len(pairs.present))
     # Pairs come sorted by size; cross-validation wants each fold to have all of them.
-    design: Floats = pairs.present[order] - 0.5
+    design = pairs.present[order].astype(np.float64) - 0.5
     odd, mass = measured.odd[order], pairs.mass[order]
     selection = fit(design, odd, kinds=("lasso",), row_weights=mass, intercept=False)
     measured_here = np.concatenate([first[order, 0], second[order, 0]])

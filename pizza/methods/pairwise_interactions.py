@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods._draws import calls_of_halves, halves_for
-from pizza.methods._intervals import CALLS_PER_UNIT, debiased, relevant
+from pizza.methods._intervals import CALLS_PER_UNIT, debiased, inflation, relevant
 from pizza.methods._regression import columns_alike, fit, least_squares, plain
 from pizza.methods._samples import check_samples
 
@@ -122,7 +122,7 @@ def mains_and_pairs(
         complete: Whether the rows are all coalitions; then least squares is exact.
     """
     signs = rows - 0.5
-    mains = fit(signs, values).weights[0]
+    mains = (least_squares(signs, values) if complete else fit(signs, values).weights)[0]
     first = np.argsort(-np.abs(np.nan_to_num(mains)), kind="stable")[:strongest]
     pairs = [(int(a), int(b)) for a, b in combinations(sorted(first), 2)]
     products = [signs[:, a] * signs[:, b] for a, b in pairs]
@@ -132,12 +132,13 @@ def mains_and_pairs(
     found = fit(design, values, kinds=("lasso",))
     if len(rows) < CALLS_PER_UNIT * relevant(found.weights[0]):
         return Terms(pairs, found.weights, None, found.cv_r2)
+    factor = inflation(design, values[:, 0] - found.intercepts[0], found)
     weights, errors = np.full_like(found.weights, np.nan), np.full_like(found.weights, np.nan)
     for known, columns in columns_alike(values):
         if known.sum() < 2:
             continue
         a, y = design[known], values[np.ix_(known, columns)]
         weights[columns], errors[columns] = debiased(
-            a - a.mean(axis=0), y - y.mean(axis=0), found.weights[columns]
+            a - a.mean(axis=0), y - y.mean(axis=0), found.weights[columns], factor
         )
     return Terms(pairs, weights, errors, found.cv_r2)
