@@ -11,7 +11,7 @@ at the price of a penalty that is not tuned for tokens that are noisier than the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,9 @@ class Fit:
     held_out: Floats
 
 
+_MANY = 512
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
     kind: Kind
@@ -77,6 +80,9 @@ def _choose(
         penalty, held_out = choose(x, y, weights, intercept)
         error = float(mean_square((y - held_out)[:, None], weights)[0])
         choices.append(_Choice(kind, penalty, 1.0 - error / spread**2, held_out))
+        if len(y) >= _MANY and choices[-1].r2 > 0.5:
+            # With many rows and a good fit the decomposition for ridge costs more than it gives.
+            break
     return max(choices, key=lambda choice: choice.r2)
 
 
@@ -195,3 +201,11 @@ def fit(
         cv_r2=choice.r2 if choice else float("nan"),
         held_out=held_out,
     )
+
+
+def extend(found: Fit, x: NDArray[Any], y: Floats, *, intercept: bool = True) -> Fit:
+    """The fit of all columns of ``y``, with the penalty that was chosen on column 0 alone."""
+    weights, intercepts = solve_columns(
+        np.asarray(x, dtype=np.float64), y, found.kind, found.penalty, intercept=intercept
+    )
+    return replace(found, weights=weights, intercepts=intercepts)

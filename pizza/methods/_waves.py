@@ -12,7 +12,7 @@ from pizza.abc import Scores
 from pizza.methods._draws import Draws
 from pizza.methods._intervals import CALLS_PER_UNIT, of_pairs, relevant
 from pizza.methods._quality import quality
-from pizza.methods._regression import Fit, fit, plain
+from pizza.methods._regression import Fit, extend, fit, plain
 from pizza.methods.pairwise_interactions import mains_and_pairs
 
 Floats = NDArray[np.float64]
@@ -73,17 +73,31 @@ class Waves:
             self._opposite = np.vstack([self._opposite, opposite])
         self._rows = np.vstack([self._rows, rows])
         self._values = np.vstack([self._values, values])
-        self._before, self._fit = self._fit, self._fitted(slice(0, 1))
+        self._before, self._fit = self._fit, self._fitted()
         self._waves.append({"samples": self.spent, "cv_r2": plain(self._fit.cv_r2)})
 
     def _odd(self) -> Floats:
         return (self._values - self._opposite) / 2
 
-    def _fitted(self, columns: slice) -> Fit:
-        """The fit of some columns. Until the last wave only column 0 is needed."""
+    def _fitted(self) -> Fit:
+        """The fit of column 0; the others wait for the last wave."""
         if self.paired:
-            return fit(self._rows - 0.5, self._odd()[:, columns], intercept=False)
-        return fit(self._rows, self._values[:, columns])
+            return fit(self._rows - 0.5, self._odd()[:, :1], intercept=False)
+        return fit(self._rows, self._values[:, :1])
+
+    def _extended(self) -> Fit:
+        """The fit of all columns."""
+        found = self._fit
+        if found is None or not np.isfinite(found.cv_r2):
+            # Column 0 decides nothing (it is constant, or unknown): let another one do it.
+            if self.paired:
+                return fit(self._rows - 0.5, self._odd(), intercept=False)
+            return fit(self._rows, self._values)
+        if self._values.shape[1] == 1:
+            return found
+        if self.paired:
+            return extend(found, self._rows - 0.5, self._odd(), intercept=False)
+        return extend(found, self._rows, self._values)
 
     def _estimates(self, found: Fit, columns: slice) -> tuple[Floats, Floats | None, str]:
         """Estimates, their standard errors where there may be any, and the estimator's name."""
@@ -118,7 +132,7 @@ class Waves:
 
     def scores(self) -> Scores:
         """What all waves together say."""
-        found = self._fitted(slice(None))
+        found = self._extended()
         values, errors, estimator = self._estimates(found, slice(None))
         lead = self._values[:, 0]
         measured = np.concatenate([lead, self._opposite[:, 0]]) if self.paired else lead
