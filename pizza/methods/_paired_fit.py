@@ -9,7 +9,7 @@ out by itself. So a pair is one equation, and a column uses the pairs of which i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +52,11 @@ class PairedValues:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a fit gives: ``(n_columns, n_units)`` twice, and the smallest rank of its systems."""
+    """What a fit gives: ``(n_columns, n_units)`` twice, and details of its own."""
 
     values: Floats
     standard_errors: Floats | None
-    rank: int
+    details: dict[str, int] = field(default_factory=dict)
 
 
 def fit_pairs(pairs: Pairs, measured: PairedValues, *, ridge_when_singular: bool = False) -> Fit:
@@ -68,8 +68,8 @@ def fit_pairs(pairs: Pairs, measured: PairedValues, *, ridge_when_singular: bool
 
     Standard errors are the sandwich over pairs with leverage-corrected residuals (HC3; MacKinnon &
     White 1985), and with the part of each size that was not drawn: what was enumerated adds none.
-    They hold what the choice of coalitions adds, and noise of the values so far as it is seen in
-    the residuals.
+    They hold what the choice of coalitions adds to the error for this game as it is measured, not
+    what a model adds that answers one prompt in many ways.
     """
     n = pairs.present.shape[1]
     values = np.full((len(measured.total), n), np.nan)
@@ -81,36 +81,25 @@ def fit_pairs(pairs: Pairs, measured: PairedValues, *, ridge_when_singular: bool
         if not known.any():
             continue
         level = measured.total[columns] / n if has_total else np.zeros(len(columns))
-        rank, *solved = _solve(
-            pairs,
-            known,
-            measured.odd[np.ix_(known, columns)],
-            level,
-            has_total,
-            ridge_when_singular,
-        )
+        odd = measured.odd[np.ix_(known, columns)]
+        rank, *solved = _solve(pairs.only(known), odd, level, has_total, ridge_when_singular)
         values[columns], errors[columns] = solved
         ranks.append(rank)
     missing = np.isnan(errors).all()
-    return Fit(values, None if missing else errors, min(ranks, default=0))
+    return Fit(values, None if missing else errors, {"rank": min(ranks, default=0)})
 
 
 def _solve(
-    pairs: Pairs,
-    known: NDArray[np.bool_],
-    odd: Floats,
-    level: Floats,
-    constrained: bool,
-    ridge: bool,
+    pairs: Pairs, odd: Floats, level: Floats, constrained: bool, ridge: bool
 ) -> tuple[int, Floats, Floats]:
     """Rank, values and standard errors of columns that know the same pairs."""
     n = pairs.present.shape[1]
-    design = pairs.present[known] - 0.5
+    design = pairs.present - 0.5
     odd = odd - design.sum(axis=1)[:, None] * level
     if constrained:
         # Deviations from equal shares sum to zero: the projection of the design does that.
         design -= design.mean(axis=1, keepdims=True)
-    root = np.sqrt(pairs.mass[known])[:, None]
+    root = np.sqrt(pairs.mass)[:, None]
     u, singular, vt = np.linalg.svd(root * design, full_matrices=False)
     kept = singular > singular.max(initial=0.0) * max(design.shape) * np.finfo(float).eps
     rank, unknowns = int(kept.sum()), n - constrained
@@ -122,9 +111,9 @@ def _solve(
     errors = np.full((len(level), n), np.nan)
     if len(design) >= _ENOUGH * unknowns and rank == unknowns:
         errors = _sandwich(
-            pairs.share[known], root * (odd - design @ (values - level)), u, vt / singular[:, None]
+            pairs.share, root * (odd - design @ (values - level)), u, vt / singular[:, None]
         )
-    elif pairs.complete and known.all():
+    elif pairs.complete:
         errors = np.zeros_like(errors)
     return rank, values.T, errors
 
@@ -152,6 +141,6 @@ def paired_scores(pairs: Pairs, measured: PairedValues, fit: Fit) -> Scores:
             "pairs_of_size": dict(zip(map(str, sizes.tolist()), counts.tolist(), strict=True)),
             "enumerated_sizes": sizes[whole].tolist(),
             "undefined_pairs": int(np.isnan(measured.odd[:, 0]).sum()),
-            "rank": fit.rank,
+            **fit.details,
         },
     )

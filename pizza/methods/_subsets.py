@@ -75,6 +75,18 @@ class Pairs:
         empty = np.zeros((1, self.present.shape[1]), dtype=bool)
         return np.concatenate([empty, self.present, ~self.present])
 
+    def only(self, known: Coalitions) -> Pairs:
+        """The pairs that are ``known``, ``(n_pairs,)``; they stand for the others of their size."""
+        sizes = self.present.sum(axis=1)
+        drawn, left = np.bincount(sizes), np.bincount(sizes[known], minlength=sizes.max() + 1)
+        part = (left / np.maximum(drawn, 1))[sizes[known]]
+        return Pairs(
+            present=self.present[known],
+            mass=self.mass[known] / part,
+            share=self.share[known] * part,
+            expected=self.expected[known] * part,
+        )
+
     @property
     def complete(self) -> bool:
         """Whether every pair there is was drawn."""
@@ -157,7 +169,7 @@ def _round(
     """Whole numbers with these expectations and this sum (systematic sampling)."""
     counts = np.where(expected >= capacity, expected, 0.0).astype(np.int64)
     rest = np.flatnonzero(expected < capacity)
-    if rest.size:
+    if total > counts.sum():
         ends = np.cumsum(expected[rest])
         ends *= (total - counts.sum()) / ends[-1]
         ticks = np.floor(np.append(0.0, ends) + rng.random()).astype(np.int64)

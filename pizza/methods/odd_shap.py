@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Game, Method, Plan
 from pizza.methods._paired_fit import Fit, PairedValues, fit_pairs, paired_scores
 from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import Floats, draw_pairs, uniform_masses
+from pizza.methods._subsets import Floats, Pairs, draw_pairs, uniform_masses
 
 _FOLDS = 10
 _STRONGEST = 16
@@ -41,7 +41,7 @@ class OddShap(Method):
     of which few units matter. With all coalitions the scores are the exact Shapley values.
 
     There are no standard errors: they would not know of the choice of terms. A pair of which one
-    value is not defined is left out of that column.
+    value is not defined is left out of that column; one that does not know ``v(none)`` is NaN.
 
     Args:
         samples: Coalitions to evaluate, the empty one included; at least 3. ``None``: what the
@@ -77,15 +77,12 @@ class OddShap(Method):
             if whole is not None and known.all():
                 values[column] = whole.values[column]
             elif known.any() and not np.isnan(total):
-                model = _choose(
-                    pairs.present[known], odd[known], pairs.mass[known], total / 2, order[known]
-                )
+                model = _choose(pairs.only(known), odd[known], total / 2, order[known])
                 values[column] = model.shapley(n)
                 if column == 0:
                     n_terms = [len(model.units), len(model.triples)]
-        scores = paired_scores(pairs, measured, Fit(values, None, sum(n_terms)))
-        details = {**scores.details, "units_in_model": n_terms[0], "triples": n_terms[1]}
-        return Scores(values=values, details=details)
+        details = {"units_in_model": n_terms[0], "triples": n_terms[1]}
+        return paired_scores(pairs, measured, Fit(values, None, details))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +101,14 @@ class _Model:
         return result
 
 
-def _choose(
-    present: NDArray[np.bool_],
-    odd: Floats,
-    weight: Floats,
-    half_total: float,
-    order: NDArray[np.int64],
-) -> _Model:
+def _choose(pairs: Pairs, odd: Floats, half_total: float, order: NDArray[np.int64]) -> _Model:
     """Choose terms and fit them.
 
     The pair of the full and the empty coalition is one more equation. While terms are chosen it
     weighs as much as all others together; in the final fit it holds exactly.
     """
-    signs = np.where(present, 1.0, -1.0)
-    root = np.sqrt(np.append(weight, weight.sum()))
+    signs = np.where(pairs.present, 1.0, -1.0)
+    root = np.sqrt(np.append(pairs.mass, pairs.mass.sum()))
     target = np.append(odd, half_total) * root
     folds = np.append(order % _FOLDS, -1)
     most = max(1, len(odd) // _PER_TERM)

@@ -16,7 +16,10 @@ from pizza.methods._subsets import Coalitions, Floats
 _DEFAULT = 500
 
 _SPLITS_PER_ROUND = 8
-"""Splits that are measured together: more keep a fast model busy, fewer are better chosen."""
+"""Splits that are measured together at most: more keep a model busy, fewer are better chosen."""
+
+_WORTH = 0.25
+"""Part of the strongest node's strength that a node of the same round has at least."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +64,14 @@ class PartitionShap(Method):
     is in a column where one of the halves has no defined value. The scores sum to
     ``v(all) - v(none)`` at any budget.
 
-    Good when evidence stands together; evidence that is scattered costs a full descent for each.
+    Good when evidence stands together and the hierarchy is flat: a unit at depth d is next to 2^d
+    contexts, so scattered evidence in a long prompt is found late.
 
     Args:
         samples: Coalitions to evaluate at most, the empty one included; at least 3. ``None``: what
             the budget allows, 500 without one.
 
-    Cost: two calls a split, eight splits a round; about n_units^2 until nothing is left to split.
+    Cost: two calls a split, at most eight splits a round; about n_units^2 calls split everything.
     """
 
     def __init__(self, samples: int | None = None) -> None:
@@ -89,7 +93,7 @@ class PartitionShap(Method):
         left -= 1
         root = _Node(0, n, nothing, empty, np.zeros_like(empty), 1.0)
         scores = np.zeros((game.n_columns, n))
-        queue: list[tuple[float, int, _Node]] = []
+        queue: _Queue = []
         pushed = splits = 0
         fresh = [root]
         while True:
@@ -99,10 +103,10 @@ class PartitionShap(Method):
                     continue
                 pushed += 1
                 heapq.heappush(queue, (-_strength(node), pushed, node))
-            count = min(_SPLITS_PER_ROUND, len(queue), left // 2)
+            chosen = _best(queue, left // 2)
+            count = len(chosen)
             if not count:
                 break
-            chosen = [heapq.heappop(queue)[2] for _ in range(count)]
             cuts = [_cut(game.groups, node.start, node.stop) for node in chosen]
             left -= 2 * count
             splits += count
@@ -130,6 +134,18 @@ class PartitionShap(Method):
         )
 
 
+_Queue = list[tuple[float, int, _Node]]
+
+
+def _best(queue: _Queue, most: int) -> list[_Node]:
+    """Take the nodes that are split in this round, strongest first."""
+    chosen: list[_Node] = []
+    limit = queue[0][0] * _WORTH if queue else 0.0
+    while queue and queue[0][0] <= limit and len(chosen) < min(most, _SPLITS_PER_ROUND):
+        chosen.append(heapq.heappop(queue)[2])
+    return chosen
+
+
 def _strength(node: _Node) -> float:
     return float(np.nan_to_num(abs(node.share[0])))
 
@@ -146,7 +162,7 @@ def _cut(groups: NDArray[np.int64], start: int, stop: int) -> int:
 
 def _split(scores: Floats, node: _Node, cut: int, left: Floats, right: Floats) -> list[_Node]:
     """The two halves in both contexts, ``left`` and ``right`` being the values with one of them."""
-    stuck = np.isnan(left) | np.isnan(right)
+    stuck = np.isnan(left) | np.isnan(right) | np.isnan(node.share)
     _settle(scores, node, stuck)
     left, right = np.where(stuck, np.nan, left), np.where(stuck, np.nan, right)
     a, b, half = node.start, node.stop, node.weight / 2

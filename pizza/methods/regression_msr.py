@@ -12,7 +12,7 @@ from pizza.methods._samples import check_samples, coalitions_to_spend, paired_ca
 from pizza.methods._subsets import Floats, Pairs, draw_pairs, uniform_masses
 
 _FOLDS = 10
-_STRENGTHS = np.geomspace(1e-3, 10.0, 9)
+_STRENGTHS = np.append(0.0, np.geomspace(1e-3, 10.0, 9))
 """Ridge strengths that are tried, relative to the mean square of the design's singular values."""
 
 
@@ -28,7 +28,8 @@ class RegressionMsr(Method):
     coalitions they are the exact Shapley values.
 
     Standard errors hold what the choice of coalitions adds, given the surrogates. A pair of which
-    one value is not defined is left out of that column, and the others of its size stand for it.
+    one value is not defined is left out of that column, and the others of its size stand for it; a
+    column that does not know ``v(none)`` is NaN.
 
     Args:
         samples: Coalitions to evaluate, the empty one included; at least 3. ``None``: what the
@@ -67,26 +68,20 @@ def _fit(pairs: Pairs, measured: PairedValues, folds: NDArray[np.int64]) -> Fit:
             values[columns, 0], errors[columns, 0] = total, np.where(has_total, 0.0, np.nan)
         elif known.any() and has_total:
             odd = measured.odd[np.ix_(known, columns)]
-            # Nothing is left to estimate where every pair is known: any g gives the exact values.
-            cross = not (pairs.complete and known.all())
-            solved = _estimate(pairs, known, odd, total, folds[known] if cross else None)
+            solved = _estimate(pairs.only(known), odd, total, folds[known])
             values[columns], errors[columns] = solved
-    return Fit(values, None if np.isnan(errors).all() else errors, n)
+    return Fit(values, None if np.isnan(errors).all() else errors)
 
 
 def _estimate(
-    pairs: Pairs,
-    known: NDArray[np.bool_],
-    odd: Floats,
-    total: Floats,
-    folds: NDArray[np.int64] | None,
+    pairs: Pairs, odd: Floats, total: Floats, folds: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
     """Values and standard errors of columns that know the same pairs."""
-    present = pairs.present[known]
-    n = present.shape[1]
-    design = np.where(present, 0.5, -0.5)
+    design = np.where(pairs.present, 0.5, -0.5)
+    n = design.shape[1]
     residuals = np.empty_like(odd)
-    if folds is None:
+    if pairs.complete:
+        # Nothing is left to estimate: any surrogate gives the exact values if it is one for all.
         weights = ridge(design, odd)
         residuals = odd - design @ weights
     else:
@@ -97,32 +92,17 @@ def _estimate(
             residuals[held] = odd[held] - design[held] @ each[-1]
         weights = np.mean(each, axis=0)
     # C(n,s) p_{s-1} = 1/s and C(n,s) p_s = 1/(n-s). Both members of a pair have one influence:
-    # that of the complement has the opposite sign, and so has its residual's odd part.
-    size = present.sum(axis=1, keepdims=True)
-    members = np.where(present, 1 / size, -1 / (n - size))
-    influence = members * _reach(pairs, known)[:, None]
+    # that of the complement has the opposite sign, and so has its residual's odd part. So a pair
+    # counts twice, but for the middle size, of which a pair holds two coalitions.
+    size = pairs.present.sum(axis=1, keepdims=True)
+    twice = np.where(2 * size == n, 1.0, 2.0) / pairs.expected[:, None]
+    influence = twice * np.where(pairs.present, 1 / size, -1 / (n - size))
     values = weights + influence.T @ residuals + (total - weights.sum(axis=0)) / n
-    spared = np.sqrt(np.maximum(0.0, 1 - pairs.share[known]))[:, None]
+    spared = np.sqrt(np.maximum(0.0, 1 - pairs.share))[:, None]
     errors = np.sqrt((influence**2).T @ (residuals * spared) ** 2)
-    if len(present) < 2:
+    if len(design) < 2 and not pairs.complete:
         errors[:] = np.nan
     return values.T, errors.T
-
-
-def _reach(pairs: Pairs, known: NDArray[np.bool_]) -> Floats:
-    """How much of the sum over all pairs each known pair stands for, ``(n_known,)``.
-
-    ``2 / expected`` for two sizes with ``expected`` pairs; a pair of the middle size has both its
-    members in one size. Pairs that are not known are made up for by the others of their size.
-    """
-    n = pairs.present.shape[1]
-    sizes = pairs.present.sum(axis=1)
-    drawn = np.bincount(sizes, minlength=n)
-    left = np.bincount(sizes[known], minlength=n)
-    kept = sizes[known]
-    reach: Floats = np.where(2 * kept == n, 1.0, 2.0) / pairs.expected[known]
-    reach *= drawn[kept] / left[kept]
-    return reach
 
 
 def ridge(design: Floats, targets: Floats) -> Floats:
@@ -144,9 +124,12 @@ def ridge(design: Floats, targets: Floats) -> Floats:
     seen = u.T @ targets
     outside = (targets**2).sum(axis=0) - (seen**2).sum(axis=0)
     strengths = _STRENGTHS * squares.mean()
+    squares = np.maximum(squares, squares.max() * np.finfo(float).eps)
     shrunk = squares / (squares + strengths[:, None])
     misfit = np.maximum(outside, 0.0) + ((1 - shrunk) ** 2) @ seen**2
-    score = misfit / (len(design) - shrunk.sum(axis=1))[:, None] ** 2
+    free = (len(design) - shrunk.sum(axis=1))[:, None]
+    # A fit through every point tells nothing about its error.
+    score = np.where(free > 0.5, misfit / np.maximum(free, 0.5) ** 2, np.inf)
     best = score.argmin(axis=0)
     factors = singular[:, None] / (squares[:, None] + strengths[best])
     weights: Floats = vt.T @ (factors * seen)
