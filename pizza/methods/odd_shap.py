@@ -177,15 +177,18 @@ class _Pursuit:
     def __init__(
         self, features: Floats, target: Floats, base: Floats | None, fitted: NDArray[np.bool_]
     ) -> None:
-        self.features = features.copy()
-        self.residual = target.copy()
-        self.fitted = fitted
+        # Fitted rows come first, so that they are a view.
+        rows = np.argsort(~fitted, kind="stable")
+        self.features = features[rows]
+        self.residual = target[rows]
         self.chosen: list[int] = []
-        self._norms = self._square(self.features)
+        self._fitted = slice(0, int(fitted.sum()))
+        self._held = slice(self._fitted.stop, None)
+        self._norms = (self.features[self._fitted] ** 2).sum(axis=0)
         self._floor = 1e-9 * self._norms
-        rest = np.zeros((len(target), 0)) if base is None else base.copy()
+        rest = np.zeros((len(target), 0)) if base is None else base[rows]
         while rest.shape[1]:
-            column, rest = rest[:, 0], rest[:, 1:]
+            column, rest = rest[:, 0].copy(), rest[:, 1:]
             self._project_out(column, rest)
             self._take(column)
 
@@ -194,14 +197,14 @@ class _Pursuit:
 
         It stops some steps after its minimum, and the last error stands for the rest.
         """
-        losses = [float((self.residual[~self.fitted] ** 2).sum())]
+        losses = [self._loss()]
         while len(losses) <= min(most, int(np.argmin(losses)) + _PATIENCE) and self.step():
-            losses.append(float((self.residual[~self.fitted] ** 2).sum()))
+            losses.append(self._loss())
         return np.array(losses + losses[-1:] * (most + 1 - len(losses)))
 
     def step(self) -> bool:
         """Choose one more column; False when none is left that could help."""
-        pull = np.abs(self.residual[self.fitted] @ self.features[self.fitted])
+        pull = np.abs(self.residual[self._fitted] @ self.features[self._fitted])
         gain = pull / np.sqrt(np.maximum(self._norms, self._floor))
         gain[self._norms <= self._floor] = 0.0
         gain[self.chosen] = 0.0
@@ -212,16 +215,18 @@ class _Pursuit:
         self._take(self.features[:, best].copy())
         return True
 
+    def _loss(self) -> float:
+        return float(self.residual[self._held] @ self.residual[self._held])
+
     def _take(self, column: Floats) -> None:
-        self._project_out(column, self.features)
+        slopes, norm = self._project_out(column, self.features)
+        self._norms = np.maximum(0.0, self._norms - slopes**2 * norm)
         self._project_out(column, self.residual[:, None])
-        self._norms = self._square(self.features)
 
-    def _project_out(self, column: Floats, others: Floats) -> None:
-        norm = self._square(column[:, None])[0]
-        if norm > 0:
-            others -= np.outer(column, column[self.fitted] @ others[self.fitted] / norm)
-
-    def _square(self, columns: Floats) -> Floats:
-        result: Floats = (columns[self.fitted] ** 2).sum(axis=0)
-        return result
+    def _project_out(self, column: Floats, others: Floats) -> tuple[Floats, float]:
+        """Make ``others`` orthogonal to a column; returns their slopes on it and its square."""
+        part = column[self._fitted]
+        norm = float(part @ part)
+        slopes: Floats = part @ others[self._fitted] / max(norm, np.finfo(float).tiny)
+        others -= np.outer(column, slopes)
+        return slopes, norm
