@@ -27,6 +27,9 @@ class RegressionMsr(Method):
     come with their complements, none twice. The scores sum to ``v(all) - v(none)``; with all
     coalitions they are the exact Shapley values.
 
+    From fewer than about two coalitions per unit the correction is noisier than what it corrects,
+    and the standard errors say so: 'context-cite' or 'odd-shap' need fewer.
+
     Standard errors hold what the choice of coalitions adds, given the surrogates. A pair of which
     one value is not defined is left out of that column, and the others of its size stand for it; a
     column that does not know ``v(none)`` is NaN.
@@ -35,7 +38,8 @@ class RegressionMsr(Method):
         samples: Coalitions to evaluate, the empty one included; at least 3. ``None``: what the
             budget allows, 8 per unit (128 at least) without one.
 
-    Cost: ``samples`` calls (one less when even), all in one round.
+    Cost: ``samples`` calls (one less when even), all in one round; then ten singular value
+    decompositions of their matrix.
     """
 
     def __init__(self, samples: int | None = None) -> None:
