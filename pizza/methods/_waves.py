@@ -24,6 +24,9 @@ _STABLE = 0.01
 _PERFECT = 0.98
 """Above this R2 there is nothing left to gain, also where there are no intervals."""
 
+_FOUND = 0.6
+"""R2 on rows left out from which complements say more than further random halves."""
+
 _Z90 = 1.645
 _TOP = 5
 _LISTED = 10
@@ -44,6 +47,7 @@ class Waves:
 
     def __init__(self, n_units: int, n_columns: int, *, paired: bool, seed: int) -> None:
         self.paired = paired
+        self._paired_from_the_start = paired
         self._draws = Draws(n_units, np.random.default_rng(seed))
         self._rows = np.zeros((0, n_units), dtype=bool)
         self._values = np.zeros((0, n_columns))
@@ -76,6 +80,28 @@ class Waves:
         self._before, self._fit = self._fit, self._fitted()
         self._waves.append({"samples": self.spent, "cv_r2": plain(self._fit.cv_r2)})
 
+    def pairing_pays(self) -> bool:
+        """Whether the other half of the budget is best spent on the complements of this one.
+
+        Pairs halve the rows and remove what is even in the game from the noise. That pays as soon
+        as the units that matter have been found and are few, however many units there are.
+        """
+        found = self._fit
+        if self.paired or found is None or found.kind != "lasso" or not found.cv_r2 > _FOUND:
+            return False
+        return 2 * self.spent >= CALLS_PER_UNIT * relevant(found.weights[0])
+
+    def complements(self) -> Bools:
+        """The complements of all coalitions so far."""
+        return ~self._rows
+
+    def add_complements(self, values: Floats) -> None:
+        """Take in the values of `complements`: from now on rows are pairs."""
+        self.paired = True
+        self._opposite = values
+        self._before, self._fit = self._fit, self._fitted()
+        self._waves.append({"samples": self.spent, "cv_r2": plain(self._fit.cv_r2)})
+
     def _odd(self) -> Floats:
         return (self._values - self._opposite) / 2
 
@@ -102,7 +128,7 @@ class Waves:
     def _estimates(self, found: Fit, columns: slice) -> tuple[Floats, Floats | None, str]:
         """Estimates, their standard errors where there may be any, and the estimator's name."""
         enough = self.spent >= CALLS_PER_UNIT * relevant(found.weights[0])
-        if not self.paired or not enough or not np.isfinite(found.cv_r2):
+        if not self._paired_from_the_start or not enough or not np.isfinite(found.cv_r2):
             return found.weights, None, found.kind
         return of_pairs(self._rows - 0.5, self._odd()[:, columns], found)
 

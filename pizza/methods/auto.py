@@ -14,6 +14,7 @@ from pizza.methods._draws import FEWEST, calls_of_halves
 from pizza.methods._samples import check_samples, coalitions_to_spend
 from pizza.methods._waves import Waves
 from pizza.methods.banzhaf import Banzhaf
+from pizza.methods.odd_shap import OddShap
 from pizza.methods.paired_sparse_shap import PairedSparseShap
 from pizza.methods.pairwise_interactions import mains_and_pairs
 from pizza.methods.shapley import Shapley
@@ -31,11 +32,14 @@ class Auto(Method):
 
     * ``2^n - 1`` calls or more: every coalition, exact scores.
     * Below 1.5 calls per unit: random halves, LASSO or ridge, whichever predicts left-out calls
-      better by cross-validation ("Banzhaf-type weights").
+      better by cross-validation ("Banzhaf-type weights"). When a LASSO has an R2
+      above 0.6 on left-out calls at half of the budget, and the budget is 8 calls per unit that it
+      found relevant, the other half goes to the complements of the first.
     * From there on: random halves with their complements; the odd part is fitted, in which pair
       interactions have cancelled.
-    * ``index="shapley"`` from 2.5 calls per unit: 'paired-sparse-shap'; below that Banzhaf-type
-      weights are nearer to the Shapley values than any estimator of those, and are given instead.
+    * ``index="shapley"`` from 2.5 calls per unit: 'odd-shap' (where it has no answer,
+      'paired-sparse-shap', which has the same coalitions); below that Banzhaf-type weights are
+      nearer to the Shapley values than most estimators of those, and are given instead.
 
     Halves are asked for in waves of a quarter of the budget. It stops early when the R2 on
     left-out calls changed by less than 0.01, the five strongest units are the same in the same
@@ -61,7 +65,7 @@ class Auto(Method):
             at which the answer is settled.
 
     Cost: at most ``samples`` calls in four rounds, or one round of all coalitions or of
-    'paired-sparse-shap'.
+    'odd-shap'.
     """
 
     def __init__(
@@ -102,6 +106,9 @@ class Auto(Method):
             return (yield from _shapley(game, budget))
         waves = Waves(n, game.n_columns, paired=budget >= _PAIRED_FROM * n, seed=game.seed)
         for wave in range(1, _WAVES + 1):
+            if wave == 1 + _WAVES // 2 and waves.pairing_pays():
+                waves.add_complements((yield waves.complements()))
+                break
             rows = waves.draw(budget * wave // _WAVES)
             if len(rows):
                 waves.add(rows, (yield rows))
@@ -150,11 +157,16 @@ def _listed(row: Floats) -> list[float | None]:
 
 
 def _shapley(game: Game, budget: int) -> Plan:
-    scores = yield from PairedSparseShap(samples=budget).plan(game)
-    details = dict(scores.details)
-    details |= {
+    """OddSHAP and the sparse fit on the same pairs: one scores, the other says how well it fits."""
+    methods = OddShap(samples=budget), PairedSparseShap(samples=budget)
+    values = yield next(methods[0].plan(game))
+    odd, sparse = (_answers(method.plan(game), values) for method in methods)
+    details = {
+        **sparse.details,
+        **odd.details,
+        "index": "shapley",
         "design": "complement pairs of uniform sizes",
-        "estimator": "paired-sparse-shap",
-        "unspent": budget - details["samples"],
+        "estimator": "odd-shap",
+        "unspent": budget - sparse.details["samples"],
     }
-    return Scores(values=scores.values, standard_errors=scores.standard_errors, details=details)
+    return Scores(values=np.where(np.isnan(odd.values), sparse.values, odd.values), details=details)

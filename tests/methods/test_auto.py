@@ -19,6 +19,7 @@ from support.games_known import (
 from pizza.errors import BudgetTooSmallError, ConfigError
 from pizza.methods.auto import Auto
 from pizza.methods.context_cite import ContextCite
+from pizza.methods.odd_shap import OddShap
 from pizza.methods.paired_sparse_shap import PairedSparseShap
 from pizza.methods.random_ablation import RandomAblation
 
@@ -49,7 +50,8 @@ def test_what_can_be_enumerated_is_exact(index, n, seed):
     ],
 )
 def test_the_budget_decides_the_design(index, calls, design):
-    game = Known(random_moebius(40, 6, 0))
+    # So noisy that nothing is found at half of the budget, which would change the plan.
+    game = Known(random_moebius(40, 6, 0), noise=5.0)
     scores, asked = play(Auto(index=index, early_stop=False), game, 40, max_calls=calls)
     assert scores.details["design"] == design
     assert calls - 1 <= len(asked) <= calls
@@ -206,3 +208,36 @@ def test_it_says_what_it_accepts(options):
 def test_too_small_a_budget_is_refused():
     with pytest.raises(BudgetTooSmallError, match="auto needs 8 calls"):
         play(Auto(), lambda rows: rows[:, 0], 50, max_calls=7)
+
+
+def test_shapley_values_come_from_the_calls_that_also_tell_their_quality():
+    game = Known(random_moebius(30, 6, 1))
+    scores, asked = play(Auto(index="shapley"), game, 30, max_calls=151)
+    odd, same = play(OddShap(), game, 30, max_calls=151)
+    sparse, too = play(PairedSparseShap(), game, 30, max_calls=151)
+    np.testing.assert_array_equal(asked, same)
+    np.testing.assert_array_equal(asked, too)
+    np.testing.assert_array_equal(scores.values, odd.values)
+    assert scores.details["quality"] == sparse.details["quality"]
+    assert scores.details["quality"]["r2"] > 0.5
+    assert scores.details["estimator"] == "odd-shap"
+
+
+def test_a_column_without_the_value_of_nothing_still_has_scores():
+    def value(rows):
+        sums = rows @ np.array([3.0, *[0.0] * 28, 1.0])
+        return np.column_stack([sums, np.where(rows.any(axis=1), sums, np.nan)])
+
+    scores, _ = play(Auto(index="shapley"), value, 30, max_calls=151)
+    # v(none) of the second column is unknown: the sparse fit does without it.
+    np.testing.assert_allclose(scores.values[1, [0, 29]], [3.0, 1.0], atol=0.05)
+
+
+def test_once_the_relevant_units_are_found_the_rest_goes_to_complements():
+    weights = np.zeros(200)
+    weights[[5, 50, 150]] = 3.0, -2.0, 2.0
+    scores, asked = play(Auto(early_stop=False), lambda rows: rows @ weights, 200, max_calls=120)
+    assert scores.details["design"] == "complement pairs"
+    assert len(asked) == 120
+    np.testing.assert_array_equal(asked[60:], ~asked[:60])
+    np.testing.assert_allclose(scores.values[0], weights, atol=0.05)
