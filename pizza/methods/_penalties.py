@@ -23,7 +23,7 @@ FOLDS = 5
 TINY = 1e-12
 
 _STEPS = 60
-"""Penalties on the path of a LASSO, over three powers of ten."""
+"""Penalties on the path of a LASSO, over two or three powers of ten."""
 
 _STEP = 6
 _PATIENCE = 9
@@ -143,7 +143,9 @@ def choose_lasso(
     All folds go down the path together, and stop when the error has risen for a while: the small
     end, where most weights are nonzero and which no one wants, costs more than all the rest.
     """
-    m = len(x)
+    m, n = x.shape
+    # With fewer rows than units the small end interpolates: slow to find, and never the best.
+    decades = 3.0 if m > n else 2.0
     whole = scaled_design(x, weights, intercept)
     top = max(top_alpha(whole.x, whole.centre(y[:, None])[0][:, 0]), TINY)
     part = parts(m)
@@ -158,7 +160,7 @@ def choose_lasso(
     best, best_error, best_at = (1.0, y), np.inf, 0
     predictions = np.empty((m, _STEP))
     for begin in range(0, _STEPS, _STEP):
-        alphas = top * 10.0 ** (-3.0 * np.arange(begin, begin + _STEP) / (_STEPS - 1))
+        alphas = top * 10.0 ** (-decades * np.arange(begin, begin + _STEP) / (_STEPS - 1))
         for turn, (test, scaled, columns, target, mean) in enumerate(folds):
             coefficients = lasso_path(columns, target, alphas, starts[turn])
             starts[turn] = coefficients[:, -1]

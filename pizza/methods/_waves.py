@@ -27,6 +27,8 @@ _PERFECT = 0.98
 _FOUND = 0.6
 """R2 on rows left out from which complements say more than further random halves."""
 
+_CALLS_PER_FOUND = 10
+
 _Z90 = 1.645
 _TOP = 5
 _LISTED = 10
@@ -89,7 +91,7 @@ class Waves:
         found = self._fit
         if self.paired or found is None or found.kind != "lasso" or not found.cv_r2 > _FOUND:
             return False
-        return 2 * self.spent >= CALLS_PER_UNIT * relevant(found.weights[0])
+        return 2 * self.spent >= _CALLS_PER_FOUND * relevant(found.weights[0])
 
     def complements(self) -> Bools:
         """The complements of all coalitions so far."""

@@ -33,7 +33,7 @@ class Auto(Method):
     * ``2^n - 1`` calls or more: every coalition, exact scores.
     * Below 1.5 calls per unit: random halves, LASSO or ridge, whichever predicts left-out calls
       better by cross-validation ("Banzhaf-type weights"). When a LASSO has an R2
-      above 0.6 on left-out calls at half of the budget, and the budget is 8 calls per unit that it
+      above 0.6 on left-out calls at half of the budget, and the budget is 10 calls per unit that it
       found relevant, the other half goes to the complements of the first.
     * From there on: random halves with their complements; the odd part is fitted, in which pair
       interactions have cancelled.
