@@ -301,11 +301,13 @@ class Scores:
         values: ``(n_columns, n_units)``.
         standard_errors: Same shape, or ``None`` when the method has none.
         details: Plain JSON values worth keeping (levels, thresholds, ...).
+        warnings: What a reader of the scores should know.
     """
 
     values: NDArray[np.float64]
     standard_errors: NDArray[np.float64] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ that a method that asks twice is answered from memory.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -149,7 +149,7 @@ class Measurement:
         self._n_rows = n_rows
         self._generation = generation
         self._account = account
-        self._in_thread = in_thread
+        self.in_thread = in_thread
         self._skip = skip_failures
         self._on_progress = on_progress
         self._row_of: dict[bytes, int] = {}
@@ -267,7 +267,7 @@ class Measurement:
         answers = [_windowed(completion, question.window) for _, completion in group]
         reference = _windowed(question.reference, question.window)
         if metric.blocking:
-            effects = await self._in_thread(metric.compare, reference, answers)
+            effects = await self.in_thread(metric.compare, reference, answers)
         else:
             effects = metric.compare(reference, answers)
         self._store(question, number, metric, group, np.asarray(effects, dtype=float))
@@ -346,18 +346,32 @@ def _windowed(completion: Completion, window: tuple[int, int] | None) -> Complet
 async def drive(plan: Any, measurement: Measurement, n_units: int, who: str) -> Any:
     """Run a method's generator to its end and return its scores.
 
+    The generator runs on the session's thread: estimators fit for seconds.
+
     Raises:
         PluginContractError: The generator yields or returns something of a wrong shape.
     """
+    values: NDArray[np.float64] | None = None
     try:
-        asked = next(plan)
         while True:
+            done, asked = await measurement.in_thread(_step, plan, values)
+            if done:
+                return asked
             checked = coalition.check(asked, n_units, who=f"the method {who!r}")
             values = await measurement.values(checked)
-            asked = plan.send(values)
-            # Between rounds others get their turn, also when every answer came from the cache.
-            await asyncio.sleep(0)
-    except StopIteration as finished:
-        return finished.value
     finally:
-        plan.close()
+        # Who is cancelled while the thread is in the generator leaves it to that: it ends with
+        # its last reference.
+        with contextlib.suppress(ValueError):
+            plan.close()
+
+
+def _step(plan: Any, values: NDArray[np.float64] | None) -> tuple[bool, Any]:
+    """What the generator asks for next, or ``(True, what it returns)``.
+
+    A thread cannot hand a StopIteration to a coroutine.
+    """
+    try:
+        return False, plan.send(values)
+    except StopIteration as finished:
+        return True, finished.value

@@ -159,5 +159,5 @@ def _result(
         usage=account.usage,
         cost=account.cost,
         provenance=provenance(context, scores.details, started),
-        warnings=(*context.warnings, *measurement.warnings),
+        warnings=(*context.warnings, *measurement.warnings, *scores.warnings),
     )

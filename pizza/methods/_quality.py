@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ def _ranks(x: Floats) -> Floats:
     _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
     result: Floats = (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(-1)]
     return result
+
+
+def warned(details: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a reader should know of a fit of this quality."""
+    text = details["quality"]["warning"]
+    return () if text is None else (str(text),)
 
 
 def quality(held_out: Floats, values: Floats, cv_r2: float, *, paired: bool) -> dict[str, Any]:

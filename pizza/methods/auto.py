@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods._draws import FEWEST, calls_of_halves
+from pizza.methods._quality import warned
 from pizza.methods._samples import check_samples, coalitions_to_spend
 from pizza.methods._waves import Waves
 from pizza.methods.banzhaf import Banzhaf
@@ -118,7 +119,12 @@ class Auto(Method):
         details = {**scores.details, "unspent": budget - waves.spent}
         if self.index == "shapley":
             details["asked_for"] = "shapley"
-        return Scores(values=scores.values, standard_errors=scores.standard_errors, details=details)
+        return Scores(
+            values=scores.values,
+            standard_errors=scores.standard_errors,
+            details=details,
+            warnings=warned(details),
+        )
 
 
 def _answers(plan: Plan, values: Floats) -> Scores:
@@ -169,4 +175,8 @@ def _shapley(game: Game, budget: int) -> Plan:
         "estimator": "odd-shap",
         "unspent": budget - sparse.details["samples"],
     }
-    return Scores(values=np.where(np.isnan(odd.values), sparse.values, odd.values), details=details)
+    return Scores(
+        values=np.where(np.isnan(odd.values), sparse.values, odd.values),
+        details=details,
+        warnings=warned(details),
+    )

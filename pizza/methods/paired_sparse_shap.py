@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.methods._paired_fit import PairedValues, fit_pairs
-from pizza.methods._quality import quality
+from pizza.methods._quality import quality, warned
 from pizza.methods._regression import fit
 from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
 from pizza.methods._subsets import Pairs, draw_pairs, uniform_masses
@@ -76,7 +76,7 @@ class PairedSparseShap(Method):
                 values=whole.values, standard_errors=whole.standard_errors, details=details
             )
         scores = _sparse(pairs, measured, values, details)
-        return Scores(values=scores, details=details)
+        return Scores(values=scores, details=details, warnings=warned(details))
 
 
 def _sparse(
