@@ -264,17 +264,6 @@ def test_single_precision(name):
         np.testing.assert_allclose(scored.logprobs, expected_of(model, item), rtol=1e-5, atol=1e-5)
 
 
-def test_coarse_products_of_single_precision_are_packed_too():
-    model, items = tiny.llama(torch.float32), drawn(19)
-    torch.set_float32_matmul_precision("medium")
-    try:
-        scorer = scorer_of(model)
-        scorer.score(items, counts=Counts())
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert scorer.engine == "packed"
-
-
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_half_precision_is_packed_and_read_in_single(name):
     model, items = PACKED[name]().bfloat16(), drawn(9)
