@@ -231,6 +231,25 @@ def test_alternatives_are_the_most_likely_tokens(name):
         np.testing.assert_allclose(scored.top_logprobs, best.values.numpy(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_logits_of_a_model_on_several_devices_are_selected_afterwards(name):
+    """Selecting within the model would need an index on the device of its head."""
+    model, items, counts = (PACKED | PADDED)[name](), drawn(20), Counts()
+    model.hf_device_map = {"first": 0, "last": 1}
+    asked = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: asked.append("logits_to_keep" in kwargs), with_kwargs=True
+    )
+
+    found = scorer_of(model).score(items, counts=counts)
+
+    assert len(asked) > 1
+    assert not any(asked)
+    assert (counts.forward_tokens == trie_size(items)) == (name == "llama")
+    for item, scored in zip(items, found, strict=True):
+        np.testing.assert_allclose(scored.logprobs, expected_of(model, item), rtol=1e-9, atol=1e-12)
+
+
 def test_no_alternatives_unless_asked():
     item = Item(prompt=(5, 6), target=(7, 8, 9))
     scorer = scorer_of(tiny.gpt2())
