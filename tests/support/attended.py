@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pizza_local import LocalBackend
+from pizza_local.chunks import Chunks
 from support import tiny
 
 import pizza
-from pizza_local import LocalBackend
-from pizza_local.chunks import Chunks
 
 PROMPT = "Ana has 3 red apples and"
 MASKED = "Ana has [MASK] red [MASK]"
@@ -91,10 +91,7 @@ class Case:
         """Log-probability of each output token, one plain call."""
         with torch.no_grad():
             logits = model(**self.inputs() | changes).logits
-        if self.kind == "bert-classifier":
-            rows = logits
-        else:
-            rows = logits[0][self.readers()]
+        rows = logits if self.kind == "bert-classifier" else logits[0][self.readers()]
         return rows.log_softmax(-1)[torch.arange(len(self.output)), torch.tensor(self.output)]
 
 

@@ -12,13 +12,13 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from pizza_local import LocalBackend  # noqa: E402
+from pizza_local.attending.replaced import attending  # noqa: E402
+from pizza_local.methods.attention import Attention  # noqa: E402
 from support import attended, tiny  # noqa: E402
 
 import pizza  # noqa: E402
 from pizza.errors import CapabilityError, ConfigError  # noqa: E402
-from pizza_local import LocalBackend  # noqa: E402
-from pizza_local.attending.replaced import attending  # noqa: E402
-from pizza_local.methods.attention import Attention  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="module")
