@@ -129,7 +129,7 @@ class LocalBackend(Backend):
         self._worker = Worker("pizza-local")
         self._table: TokenTable | None = None
         # A model in training mode drops units at random: no two passes would agree.
-        self._training = bool(model.network.model.training)
+        self._training = [m for m in model.network.model.modules() if m.training]
         if self._training:
             _log.warning(
                 "%s was in training mode; it is in evaluation mode until closed.", self._name
@@ -260,13 +260,20 @@ class LocalBackend(Backend):
 
     async def aclose(self) -> None:
         """End the thread, let go of the model and free what was cached for it."""
-        await self._worker.aclose()
         model, self._model, self._table = self._model, None, None
         if model is None:
             return
+        await self._worker.aclose()
         if self._training:
-            model.network.model.train()
+            # Module by module: some of them may have been in evaluation mode on purpose.
+            for module in self._training:
+                module.training = True
+            self._training = []
             _log.info("%s is in training mode again.", self._name)
+        config = getattr(model.network.model, "config", None)
+        if getattr(config, "pad_token_id", None) == -1:
+            # `prepare` set it.
+            config.pad_token_id = None
         chunks = model.chunks
         del model
         gc.collect()

@@ -51,6 +51,9 @@ def prepare(
         tokenizer, chat=chat if kind in (CausalKind, EncoderDecoderKind) else False, who=name
     )
     _check_fit(network, tokenizer)
+    if kind is ClassifierKind and getattr(config, "pad_token_id", None) is None:
+        # Heads on decoders refuse every batch without one. No token has this id.
+        config.pad_token_id = -1
     chunks = Chunks(network.device)
     return LocalModel(network, encoder, kind(network, encoder, chunks), chunks, stacked=stacked)
 
