@@ -127,7 +127,7 @@ def noise(view: View, like: Tensor, scale: float, generator: torch.Generator) ->
     Drawn in double precision on the CPU: the same on every device and in every precision.
     """
     drawn = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    drawn *= torch.from_numpy(view.assignment.used).unsqueeze(-1) * scale
+    drawn *= torch.from_numpy(view.assignment.used).double().unsqueeze(-1) * scale
     return drawn.to(like)
 
 
