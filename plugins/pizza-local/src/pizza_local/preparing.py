@@ -75,7 +75,15 @@ def _kind(model: Any, name: str) -> type[Kind]:
 
 
 def _check_fit(network: Network, tokenizer: Any) -> None:
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    words = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_tokens)
+    if not any(word not in special for word in words):
+        # What transformers makes of a folder without a tokenizer.
+        raise ConfigError(
+            f"the tokenizer of {network.name} has no vocabulary: its files are missing "
+            "(tokenizer.json). Save the tokenizer beside the model."
+        )
+    largest = max(words.values())
     if largest >= network.vocabulary:
         raise ConfigError(
             f"the tokenizer has ids up to {largest} and {network.name} embeds only "
