@@ -88,7 +88,7 @@ async def test_scores_are_those_of_a_gpt2_written_out(mode, factor):
     assert found.metric == "logprob"
 
 
-FILES = {"gpt2": "gpt2", "llama": "llama", "t5": "t5", "bert-classifier": "bert", "bert-mlm": "bert"}  # fmt: skip # noqa: E501
+FILES = {"gpt2": "gpt2", "llama": "llama", "t5": "t5", "bart": "bart", "bert-classifier": "bert", "bert-mlm": "bert"}  # fmt: skip # noqa: E501
 
 
 def suppressing(monkeypatch, kind, columns, factor, mode):
@@ -105,7 +105,7 @@ def suppressing(monkeypatch, kind, columns, factor, mode):
         hidden = torch.zeros_like(scores, dtype=torch.bool)
         if mask is not None:
             hidden |= mask < -1e30
-        own = kind == "t5" and module.is_causal
+        own = kind in ("t5", "bart") and module.is_causal
         scores = changed(scores.clone(), hidden, [] if own else columns, factor, mode)
         weights = scores.softmax(-1)
         return (weights @ value).transpose(1, 2), weights
@@ -114,7 +114,7 @@ def suppressing(monkeypatch, kind, columns, factor, mode):
 
 
 @pytest.mark.parametrize("mode", ["additive", "multiplicative"])
-@pytest.mark.parametrize("kind", attended.KINDS)
+@pytest.mark.parametrize("kind", [*attended.KINDS, "bart"])
 async def test_scores_are_those_of_plain_attention_with_changed_scores(kind, mode, monkeypatch):
     case = attended.case(kind)
     found = await case.ask(f"atman:factor=0.2,mode={mode}")

@@ -34,11 +34,11 @@ def told(case, output=None):
     """Weights ``(layers, heads, n_outputs, n_positions)`` that transformers reports."""
     with torch.no_grad():
         found = case.eager()(**case.inputs(output), output_attentions=True)
-    layers = found.cross_attentions if case.kind == "t5" else found.attentions
+    layers = found.cross_attentions if case.split else found.attentions
     return torch.stack(layers)[:, 0][:, :, case.readers(output)]
 
 
-@pytest.mark.parametrize("kind", attended.KINDS)
+@pytest.mark.parametrize("kind", [*attended.KINDS, "bart"])
 async def test_weights_are_those_of_transformers(kind):
     case = attended.case(kind)
     found = await case.ask("attention")

@@ -38,7 +38,7 @@ def reference(case, output=None):
     """Rows ``(n_outputs, n_positions)``."""
     with torch.no_grad():
         found = case.eager()(**case.inputs(output), output_attentions=True)
-    if case.kind != "t5":
+    if not case.split:
         return joint(found.attentions)[case.readers(output)]
     # One sequence of the encoder's positions and the decoder's: every attention of the decoder is
     # a layer of it, in which the encoder's positions stay as they are.
@@ -54,7 +54,7 @@ def reference(case, output=None):
     return whole[n:, :n]
 
 
-@pytest.mark.parametrize("kind", attended.KINDS)
+@pytest.mark.parametrize("kind", [*attended.KINDS, "bart"])
 async def test_rollout_is_the_product_of_the_layers(kind):
     case = attended.case(kind)
     found = await case.ask("attention-rollout")

@@ -33,6 +33,9 @@ def parts(kind, model):
     if kind == "t5":
         blocks = model.decoder.block
         return blocks, [b.layer[1].EncDecAttention.v for b in blocks], model.decoder
+    if kind == "bart":
+        blocks = model.model.decoder.layers
+        return blocks, [b.encoder_attn.v_proj for b in blocks], model.model.decoder
     if kind == "llama":
         return model.model.layers, [b.self_attn.v_proj for b in model.model.layers], model.model
     blocks = model.bert.encoder.layer
@@ -85,10 +88,17 @@ def reference(case, model=None):
 
 
 # transformers computes norms of Llama and T5, and Llama's softmax, in single precision.
-TOLERANCE = {"gpt2": 1e-9, "bert-classifier": 1e-9, "bert-mlm": 1e-9, "llama": 1e-5, "t5": 1e-5}
+TOLERANCE = {
+    "gpt2": 1e-9,
+    "bart": 1e-9,
+    "bert-classifier": 1e-9,
+    "bert-mlm": 1e-9,
+    "llama": 1e-5,
+    "t5": 1e-5,
+}
 
 
-@pytest.mark.parametrize("kind", attended.KINDS)
+@pytest.mark.parametrize("kind", [*attended.KINDS, "bart"])
 async def test_scores_are_those_of_one_hook_at_a_time(kind):
     case = attended.case(kind)
     found = await case.ask("value-zeroing")
