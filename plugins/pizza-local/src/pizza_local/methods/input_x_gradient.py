@@ -30,6 +30,8 @@ class InputXGradient(LocalMethod):
 
 def _cancelled(rows: Tensor, terms: Tensor) -> tuple[str, ...]:
     """A warning when scores ``(r, n)`` are what rounding left of terms ``(r, n, d)``."""
+    if not rows.numel():
+        return ()
     size = terms.abs().sum(-1).max()
     if not size or rows.abs().max() > _CANCELLED * size:
         return ()
