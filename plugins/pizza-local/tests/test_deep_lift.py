@@ -172,7 +172,7 @@ async def test_where_input_and_baseline_are_alike_the_derivative_is_taken():
     scores, _ = await words_of(module, function="logit")
     slope = 1 - module[0].bias.detach()[0].tanh() ** 2
     expected = torch.zeros(len(WORDS)).double()
-    expected[:2] = torch.tensor([2.0, -2.0]) * slope * module[2].weight.detach()[2, 0]
+    expected[:2] = torch.tensor([2.0, -2.0]).double() * slope * module[2].weight.detach()[2, 0]
     assert oracles.apart(by_feature(scores)[0], expected) < 1e-9
 
 
