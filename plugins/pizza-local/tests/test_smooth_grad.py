@@ -156,6 +156,24 @@ async def test_noise_is_told_and_pieces_change_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("options", "signed"),
+    [
+        ({}, False),
+        ({"norm": "sum"}, True),
+        ({"variant": "input-x-gradient"}, True),
+        ({"variant": "input-x-gradient", "norm": "l1"}, False),
+        ({"variant": "input-x-gradient", "kind": "vargrad"}, False),
+        ({"norm": "sum", "kind": "smoothgrad-squared"}, False),
+    ],
+)
+async def test_norms_and_squares_have_no_direction(options, signed):
+    case = cases.make("bag-of-words")
+    found = await case.attribute(SmoothGrad(samples=2, **options))
+    assert found.provenance["signed"] is signed
+    assert signed or found.scores.min() >= 0
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"samples": 0},

@@ -73,6 +73,7 @@ class SmoothGrad(LocalMethod):
         self.samples = check_samples("smooth-grad", samples)
         self.stdev = check_stdev("smooth-grad", stdev)
         self.variant, self.kind = variant, kind
+        self.signed = self.norm == "sum" and kind == "smoothgrad"
 
     def attribute(self, view: View) -> TokenScores:
         """See `LocalMethod.attribute`."""
