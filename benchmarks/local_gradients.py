@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradients of a local model beside what others do, in one run, as a Markdown table.
 
-``python benchmarks/local_gradients.py`` (about 15 minutes) needs pizza-local, captum and inseq;
-``--cells 32/8 --rows F,tokens,captum-gxa`` runs some. Nothing is written but the table.
+``python benchmarks/local_gradients.py --cells 32/8`` takes about 10 minutes on two cores and needs
+pizza-local, captum and inseq; captum's integrated gradients at 128/16 take an hour more, ``--rows
+F,tokens,sequence`` leaves them out. Nothing is written but the table.
 
 The model is GPT-2 small with random weights, so nothing is downloaded; a word-level tokenizer gives
 everybody the same token ids. What is compared is processor time of the process, all threads: on a
