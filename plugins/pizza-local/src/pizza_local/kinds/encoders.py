@@ -18,7 +18,7 @@ from pizza_local.encoding import Encoding
 from pizza_local.kinds.base import Job, Kind, Written
 from pizza_local.kinds.batches import padded, scored
 from pizza_local.scoring import Scored
-from pizza_local.subjects import EncoderSubject
+from pizza_local.subjects import EncoderSubject, Subject
 
 
 class _EncoderKind(Kind):
@@ -130,7 +130,7 @@ class ClassifierKind(_EncoderKind):
         """See `Kind.text`."""
         return " ".join(self.pieces(ids))
 
-    def subject(self, encoding: Encoding, targets: Sequence[int]) -> EncoderSubject:
+    def subject(self, encoding: Encoding, targets: Sequence[int]) -> Subject:
         """See `Kind.subject`."""
         self.check_length(len(encoding.ids))
         return EncoderSubject(self.network, encoding, targets)
