@@ -422,6 +422,13 @@ async def test_training_mode_comes_back():
         assert oracles.apart(again.scores, first.scores) < 1e-12
 
 
+async def test_vocabularies_may_hold_numbers_of_numpy():
+    counted = {word: np.int64(feature) for word, feature in WORDS.items()}
+    found = await explained(LocalBackend.from_features(bag(), counted, LABELS), "saliency")
+    plain = await explained(features(), "saliency")
+    assert oracles.apart(found.scores, plain.scores) < 1e-12
+
+
 def test_looking_at_a_module_when_it_is_opened_does_not_change_it():
     module = nn.Sequential(nn.BatchNorm1d(len(WORDS)), *bag()).double()
     module.train()
@@ -479,9 +486,10 @@ async def test_a_module_that_returns_something_else_is_refused():
 
     tokenizer = tiny.word_tokenizer()
     embedding = nn.Embedding(len(tokenizer), 6)
-    backend = LocalBackend.from_embeddings(Pair(), embedding, tokenizer, LABELS)
-    with pytest.raises(ConfigError, match="returned tuple"):
-        await explained(backend, "saliency", "good food")
+    for method in ("saliency", "leave-one-out"):
+        backend = LocalBackend.from_embeddings(Pair(), embedding, tokenizer, LABELS)
+        with pytest.raises(ConfigError, match="returned tuple"):
+            await explained(backend, method, "good food")
     with pytest.raises(ConfigError, match="one model"):
         LocalBackend.from_embeddings(Pair(), nn.Embedding(3, 6), tokenizer, LABELS)
 
