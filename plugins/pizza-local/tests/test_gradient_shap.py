@@ -17,6 +17,8 @@ from support import cases, oracles  # noqa: E402
 
 from pizza.errors import ConfigError  # noqa: E402
 
+UNK = 3
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
@@ -48,11 +50,20 @@ def samples_of(explained, samples, function="logprob", baselines=("zero",), stde
     return torch.stack(found)
 
 
+def absent(kind):
+    """A baseline far from the zero vector where norms are computed in single precision.
+
+    There the norm of nearly nothing makes the rounding of two orders of summation visible.
+    """
+    return UNK if kind in ("llama", "t5") else "zero"
+
+
 @pytest.mark.parametrize("kind", oracles.KINDS)
 async def test_it_is_the_mean_over_random_points_for_every_output_token(kind):
     case = cases.make(kind)
-    found = await case.attribute(GradientShap(samples=3, stdev=0.2))
-    expected = samples_of(case.targets["text"][1], 3, stdev=0.2).mean(0)
+    baseline = absent(kind)
+    found = await case.attribute(GradientShap(samples=3, stdev=0.2, baselines=baseline))
+    expected = samples_of(case.targets["text"][1], 3, "logprob", (baseline,), stdev=0.2).mean(0)
     assert oracles.apart(found.scores, case.units(expected)) < case.tolerance
 
 
@@ -60,7 +71,7 @@ async def test_it_is_the_mean_over_random_points_for_every_output_token(kind):
     ("kind", "function", "target"),
     [
         ("gpt2", "entropy", "text"),
-        ("llama", "prob", "tokens"),
+        ("llama", "prob", "text"),
         ("t5", "logit", "contrast"),
         ("gpt2", "logprob", "contrast"),
         ("bert-classifier", "prob", "contrast"),
@@ -69,16 +80,19 @@ async def test_it_is_the_mean_over_random_points_for_every_output_token(kind):
 )
 async def test_other_functions_and_targets(kind, function, target):
     case = cases.make(kind)
-    found = await case.attribute(GradientShap(samples=3, function=function), target)
-    expected = samples_of(case.targets[target][1], 3, function).mean(0)
+    baseline = absent(kind)
+    method = GradientShap(samples=3, function=function, baselines=baseline)
+    found = await case.attribute(method, target)
+    expected = samples_of(case.targets[target][1], 3, function, (baseline,)).mean(0)
     assert oracles.apart(found.scores, case.units(expected)) < case.tolerance
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5", "bert-mlm"])
 async def test_at_the_level_of_the_sequence_the_whole_is_the_same(kind):
     case = cases.make(kind)
-    found = await case.attribute(GradientShap(samples=3, level="sequence"))
-    whole = samples_of(case.targets["text"][1], 3).mean(0)[:1]
+    baseline = absent(kind)
+    found = await case.attribute(GradientShap(samples=3, level="sequence", baselines=baseline))
+    whole = samples_of(case.targets["text"][1], 3, "logprob", (baseline,)).mean(0)[:1]
     assert oracles.apart(found.scores[:1], case.units(whole)) < case.tolerance
     assert np.isnan(found.scores[1:]).all()
 
