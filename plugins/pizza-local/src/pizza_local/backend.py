@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -271,10 +270,11 @@ class LocalBackend(Backend):
             self._training = []
             _log.info("%s is in training mode again.", self._name)
         config = getattr(model.network.model, "config", None)
-        if getattr(config, "pad_token_id", None) == -1:
+        if config is not None and getattr(config, "pad_token_id", None) == -1:
             # `prepare` set it.
             config.pad_token_id = None
         chunks = model.chunks
+        # Nothing here refers to itself: the memory is free at once, without a collection of all
+        # that the process holds, which would stall the loop.
         del model
-        gc.collect()
         chunks.release()
