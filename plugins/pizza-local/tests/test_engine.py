@@ -10,6 +10,7 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
 from pizza_local import LocalBackend  # noqa: E402
+from pizza_local.gradients.stacked import Stacked  # noqa: E402
 from pizza_local.scoring import Item, trie_size  # noqa: E402
 from support import cases, oracles, tiny  # noqa: E402
 
@@ -31,6 +32,11 @@ def details(found):
 
 def passes(found):
     return details(found)["passes"]
+
+
+def swept(reading):
+    """Positions that all output tokens depend on: what comes before each."""
+    return sum(len(reading.prompt) + t for t in range(len(reading.targets)))
 
 
 class Calls:
@@ -67,22 +73,37 @@ async def test_stacked_and_retained_agree(kind, target):
         assert oracles.apart(one.scores, other.scores) <= case.tolerance
 
 
-async def test_a_model_that_only_looks_like_gpt2_falls_back_to_autograd_and_says_so(caplog):
+async def test_a_model_that_somebody_changed_is_differentiated_by_autograd():
     model, tokenizer = tiny.gpt2(), tiny.byte_tokenizer()
-    # What autograd sees and the hand-written backward does not.
+    # What autograd sees and a hand-written backward would not.
     model.transformer.h[1].mlp.register_forward_hook(lambda _, __, output: 1.5 * output)
     case = cases.make("gpt2")
-    with caplog.at_level(logging.WARNING, "pizza.local"):
-        async with pizza.Session(LocalBackend(model, tokenizer)) as session:
-            found = await case.ask(session, "saliency")
+    async with pizza.Session(LocalBackend(model, tokenizer)) as session:
+        found = await case.ask(session, "saliency")
     assert details(found)["engine"] == "retained"
-    assert any("plain autograd is used" in record.message for record in caplog.records)
-    reading = case.targets["text"][1].reading
+    explained = case.targets["text"][1]
     own = oracles.Explained(
-        reading=oracles.Reading(model, reading.prompt, reading.targets),
-        inside=case.targets["text"][1].inside,
+        reading=oracles.Reading(model, case.ids, explained.reading.targets),
+        inside=explained.inside,
     )
     assert oracles.apart(found.scores, case.units(oracles.saliency(own), "norm")) <= 1e-9
+
+
+async def test_fast_gradients_that_do_not_fit_are_found_out_on_first_use(monkeypatch, caplog):
+    right = Stacked.gradients
+
+    def off(self, *args, **options):
+        for chunk, values, gradients in right(self, *args, **options):
+            yield chunk, values, 1.01 * gradients
+
+    monkeypatch.setattr(Stacked, "gradients", off)
+    case = cases.make("gpt2")
+    with caplog.at_level(logging.WARNING, "pizza.local"):
+        found = await case.attribute("saliency")
+    assert details(found)["engine"] == "retained"
+    assert any("plain autograd is used" in record.getMessage() for record in caplog.records)
+    expected = case.units(oracles.saliency(case.targets["text"][1]), "norm")
+    assert oracles.apart(found.scores, expected) <= 1e-9
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5", "bert-mlm"])
@@ -139,7 +160,7 @@ async def test_stacked_does_one_forward_and_one_sweep_for_all_output_tokens():
         "forward_passes": 1,
         "backward_passes": 1,
         "forward_tokens": len(reading.ids),
-        "backward_tokens": len(reading.ids) * len(reading.targets),
+        "backward_tokens": swept(reading),
     }
 
 
@@ -149,11 +170,13 @@ async def test_integrated_gradients_count_their_steps_and_the_two_ends(stacked, 
     case = cases.make("gpt2")
     reading = case.targets["text"][1].reading
     steps, length = 7, len(reading.ids)
-    rows = 1 if level == "sequence" else len(reading.targets)
+    each = length if level == "sequence" else len(reading.targets) * length
+    if stacked and level == "token":
+        each = swept(reading)
     async with pizza.Session(case.open(stacked=stacked)) as session:
         found = await case.ask(session, f"integrated-gradients:steps={steps},level={level}")
     assert passes(found)["forward_tokens"] == (steps + 2) * length
-    assert passes(found)["backward_tokens"] == steps * length * rows
+    assert passes(found)["backward_tokens"] == steps * each
     # All steps fit into one batch; the two ends are another.
     assert passes(found)["forward_passes"] == 2
 
