@@ -19,15 +19,6 @@ import pizza  # noqa: E402
 from pizza.errors import ConfigError  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def changed(scores, hidden, columns, factor, mode):
     """Scores ``(..., q, k)`` with columns suppressed, row by row."""
     scores = scores.masked_fill(hidden, -math.inf)

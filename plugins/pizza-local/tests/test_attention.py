@@ -21,15 +21,6 @@ import pizza  # noqa: E402
 from pizza.errors import CapabilityError, ConfigError  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def told(case, output=None):
     """Weights ``(layers, heads, n_outputs, n_positions)`` that transformers reports."""
     with torch.no_grad():

@@ -15,15 +15,6 @@ from support import attended  # noqa: E402
 from pizza.errors import CapabilityError, ConfigError  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def joint(layers):
     """``rownorm(A + I)`` of layers ``(1, heads, n, n)``, multiplied."""
     whole = torch.eye(layers[0].shape[-1], dtype=torch.float64)

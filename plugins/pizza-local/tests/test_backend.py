@@ -20,15 +20,6 @@ from pizza_local import LocalBackend  # noqa: E402
 PROMPT = "Ana has 3 red apples and Bob has 5 green pears. How many?"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Watched(LocalBackend):
     """Writes down the size of every batch."""
 

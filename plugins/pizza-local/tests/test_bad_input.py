@@ -27,15 +27,6 @@ from pizza_local import LocalBackend  # noqa: E402
 PROMPT = "Ana has 3 red apples"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 async def explain(model, tokenizer, prompt=PROMPT, *, backend=None, **options):
     async with pizza.Session(LocalBackend(model, tokenizer, **backend or {})) as session:
         return await session.attribute(prompt, **options)
@@ -66,6 +57,18 @@ def test_a_tokenizer_without_offsets_is_refused():
 def test_a_module_that_is_no_model_of_transformers_is_told_the_way():
     with pytest.raises(CapabilityError, match=r"from_features or LocalBackend\.from_embeddings"):
         LocalBackend(torch.nn.Linear(2, 2), tiny.byte_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "several labels at once"),
+        ({"num_labels": 1, "id2label": {0: "score"}}, "a regression with one output"),
+    ],
+)
+def test_a_head_that_chooses_no_label_is_refused(config, message):
+    with pytest.raises(CapabilityError, match=message):
+        LocalBackend(tiny.bert_classifier(**config), tiny.word_tokenizer())
 
 
 def test_a_model_without_a_head_is_told_which_kinds_there_are():

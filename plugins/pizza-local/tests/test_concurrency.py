@@ -25,15 +25,6 @@ WORDS = ["Ana", "has", "3", "red", "apples", "and", "Bob", "has", "5", "green", 
 STALL_S = 0.05
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def prompt(n_words):
     return " ".join(f"{WORDS[i % len(WORDS)]}{i % 7 or ''}" for i in range(n_words))
 

@@ -38,15 +38,6 @@ ACTIVATIONS = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def feed_forward(activation, seed=0, dtype=torch.float64):
     torch.manual_seed(seed)
     module = nn.Sequential(

@@ -25,15 +25,6 @@ BYTES = {0, 1, 2, 3}
 UNK, MASK = 3, 4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def neighbours_of(table, word, most, special):
     """Ids of the nearest words, one distance at a time."""
     words = [i for i in range(len(table)) if i not in special and i != word]

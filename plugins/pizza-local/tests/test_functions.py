@@ -17,15 +17,6 @@ from pizza.errors import ConfigError  # noqa: E402
 NAMES = ("logprob", "prob", "logit", "entropy", "kl")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("kind", oracles.KINDS)
 @pytest.mark.parametrize("function", NAMES[:-1])
 async def test_every_function_and_target_on_every_kind_of_model(kind, function):

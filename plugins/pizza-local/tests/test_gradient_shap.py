@@ -20,15 +20,6 @@ from pizza.errors import ConfigError  # noqa: E402
 UNK = 3
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def samples_of(explained, samples, function="logprob", baselines=("zero",), stdev=0.0, seed=0):
     """Scores of each sample, ``(samples, rows, tokens)``, with the draws of that seed."""
     generator = torch.Generator().manual_seed(seed)

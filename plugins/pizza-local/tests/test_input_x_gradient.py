@@ -12,15 +12,6 @@ from support import cases, oracles  # noqa: E402
 import pizza  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("kind", oracles.KINDS)
 async def test_every_target_at_both_levels(kind):
     case = cases.make(kind)

@@ -17,15 +17,6 @@ from pizza.errors import ConfigError  # noqa: E402
 RULES = ("gauss-legendre", "riemann-left", "riemann-right", "riemann-middle", "trapezoid")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("kind", oracles.KINDS)
 async def test_every_target_at_both_levels(kind):
     case = cases.make(kind)

@@ -20,15 +20,6 @@ METHODS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 @pytest.mark.parametrize("method", METHODS)
 async def test_every_layer(kind, method):

@@ -39,15 +39,6 @@ INSIDE = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def bag(dtype=torch.float64, n=7, activation=None):
     torch.manual_seed(0)
     activation = activation or nn.ReLU()

@@ -24,13 +24,11 @@ PROMPT = "Ana has 3 red apples"
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
-    """One thread, no hub, and nobody's cache."""
-    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(1)
+    """No hub, nobody's cache, and full precision again afterwards."""
+    precision = torch.get_float32_matmul_precision()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("PIZZA_CACHE", str(tmp_path / "cache.sqlite"))
     yield
-    torch.set_num_threads(before)
     torch.set_float32_matmul_precision(precision)
 
 
@@ -98,6 +96,8 @@ async def test_tf32_is_asked_for_and_signed_scores_say_so(gpt2):
         assert torch.get_float32_matmul_precision() == "high"
         signed = await session.attribute(PROMPT, method="input-x-gradient", target=" red pears")
     assert any("TF32" in w for w in signed.warnings)
+    # Torch has one setting for the process: others go on as they were.
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 async def test_single_precision_is_no_warning(gpt2):

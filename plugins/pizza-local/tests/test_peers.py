@@ -25,15 +25,6 @@ DECODERS = ("gpt2", "llama")
 SINGLE = 1e-5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def captum():
     with warnings.catch_warnings():

@@ -16,15 +16,6 @@ from pizza.errors import ConfigError  # noqa: E402
 OWN = {"l1": "sum", "l2": "norm", "max": "max", "sum": "sum"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("kind", oracles.KINDS)
 async def test_every_norm_is_that_of_the_gradient_of_each_output_token_and_of_the_whole(kind):
     case = cases.make(kind)

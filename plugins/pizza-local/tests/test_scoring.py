@@ -21,16 +21,6 @@ from pizza_local.scoring.packed import Packing, score_packed  # noqa: E402
 from pizza_local.scoring.padded import score_padded  # noqa: E402
 from support import tiny  # noqa: E402
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 SHAPE = {
     "num_hidden_layers": 3, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 384, "max_position_embeddings": 128,

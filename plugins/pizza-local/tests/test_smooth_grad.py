@@ -20,15 +20,6 @@ from support import cases, oracles  # noqa: E402
 from pizza.errors import ConfigError  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def noisy(explained, samples, stdev, seed=0):
     """The noisy points, with the draws of that seed."""
     generator = torch.Generator().manual_seed(seed)

@@ -23,15 +23,6 @@ HOW = ("sum", "mean", "norm", "max")
 CUT = ((0, 2), (2, 9), (12, 20), (22, 24), (24, 32))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tokens(*spans):
     return [
         InputToken(id=0, text="x", origin="prompt", message=0, start=a, end=b) for a, b in spans

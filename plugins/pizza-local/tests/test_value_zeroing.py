@@ -17,15 +17,6 @@ import pizza  # noqa: E402
 from pizza.errors import CapabilityError, ConfigError  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def parts(kind, model):
     """Layers, the module that makes the values of each, and where the final norm's output is."""
     if kind == "gpt2":

@@ -127,6 +127,7 @@ class LocalBackend(Backend):
         self._identity = f"local:{model.identity()}"
         self._worker = Worker("pizza-local")
         self._table: TokenTable | None = None
+        self._last: list[Callable[[], None]] = []
         # A model in training mode drops units at random: no two passes would agree.
         self._training = [m for m in model.network.model.modules() if m.training]
         if self._training:
@@ -257,12 +258,18 @@ class LocalBackend(Backend):
             )
         return self._table
 
+    def on_close(self, action: Callable[[], None]) -> None:
+        """Have something done when the backend is closed, once."""
+        self._last.append(action)
+
     async def aclose(self) -> None:
         """End the thread, let go of the model and free what was cached for it."""
         model, self._model, self._table = self._model, None, None
         if model is None:
             return
         await self._worker.aclose()
+        while self._last:
+            self._last.pop()()
         if self._training:
             # Module by module: some of them may have been in evaluation mode on purpose.
             for module in self._training:

@@ -118,7 +118,6 @@ def _checked(given: Mapping[str, Any]) -> Options:
 def _open(model: str, options: Options) -> LocalBackend:
     dtype = _dtype(options)
     device = _device(options)
-    _set_tf32(options.tf32)
     with _quietly(), _explained(model):
         import transformers
 
@@ -135,7 +134,10 @@ def _open(model: str, options: Options) -> LocalBackend:
         if not placement:
             loaded.to(device)
     name = Path(model).name if Path(model).is_dir() else model
-    return LocalBackend(loaded, tokenizer, name=name, chat=options.chat, stacked=options.stacked)
+    backend = LocalBackend(loaded, tokenizer, name=name, chat=options.chat, stacked=options.stacked)
+    if options.tf32:
+        _allow_tf32(backend)
+    return backend
 
 
 def _complete(report: Mapping[str, Any], model: str) -> None:
@@ -218,9 +220,11 @@ def _placement(options: Options) -> dict[str, Any]:
     return placement
 
 
-def _set_tf32(wanted: bool) -> None:
-    if wanted:
-        torch.set_float32_matmul_precision("high")
+def _allow_tf32(backend: LocalBackend) -> None:
+    """Torch has one setting for the process: it is put back when the model is closed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    backend.on_close(lambda: torch.set_float32_matmul_precision(before))
 
 
 @contextlib.contextmanager

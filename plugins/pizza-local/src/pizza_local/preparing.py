@@ -51,6 +51,8 @@ def prepare(
         tokenizer, chat=chat if kind in (CausalKind, EncoderDecoderKind) else False, who=name
     )
     _check_fit(network, tokenizer)
+    if kind is ClassifierKind:
+        _check_labels(config, name)
     if kind is ClassifierKind and getattr(config, "pad_token_id", None) is None:
         # Heads on decoders refuse every batch without one. No token has this id.
         config.pad_token_id = -1
@@ -72,6 +74,23 @@ def _kind(model: Any, name: str) -> type[Kind]:
         needed="gradients",
         backend=name,
     )
+
+
+def _check_labels(config: Any, name: str) -> None:
+    """Refuse heads whose logits are no choice of one label.
+
+    Raises:
+        CapabilityError: A regression, or several labels at once.
+    """
+    several = getattr(config, "problem_type", None) == "multi_label_classification"
+    if several or len(config.id2label) < 2:
+        what = "gives several labels at once" if several else "is a regression with one output"
+        raise CapabilityError(
+            f"{name} {what}; classifiers that choose one of two or more labels can be explained. "
+            "Wrap it in a module that returns such logits (LocalBackend.from_embeddings).",
+            needed="classify",
+            backend=name,
+        )
 
 
 def _check_fit(network: Network, tokenizer: Any) -> None:
