@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import logging
 import os
 import statistics
@@ -25,6 +26,7 @@ import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +79,7 @@ class Case:
     model: Any
     tokenizer: Any
     session: pizza.Session
+    plain: pizza.Session
     low: pizza.Session | None
     n_prompt: int
     n_output: int
@@ -132,6 +135,10 @@ class Case:
     async def sequence(self) -> Any:
         """Gradient of the whole output."""
         return await self._ask("sequence", "input-x-gradient:level=sequence")
+
+    async def retained(self) -> Any:
+        """The same by plain autograd: one forward, a backward per output token."""
+        return await self._ask("retained", "input-x-gradient", self.plain)
 
     async def low_precision(self) -> Any:
         """Gradients of every output token in bfloat16."""
@@ -218,6 +225,7 @@ ROWS: dict[str, Callable[[Case], Awaitable[Any]]] = {
     "F": Case.forward,
     "gradients": Case.gradients,
     "probabilities": Case.probabilities,
+    "retained": Case.retained,
     "captum-gxa": Case.captum_gxa,
     "inseq": Case.inseq_saliency,
     "sequence": Case.sequence,
@@ -228,7 +236,7 @@ ROWS: dict[str, Callable[[Case], Awaitable[Any]]] = {
     "captum-ig": Case.captum_ig,
     "bf16": Case.low_precision,
 }
-_LARGE = ("F", "gradients", "probabilities", "captum-gxa", "inseq", "sequence")
+_LARGE = ("F", "gradients", "probabilities", "retained", "captum-gxa", "inseq", "sequence")
 """What is run with long prompts, where integrated gradients of others take minutes."""
 _REPEATS = {"F": 5}
 """A forward pass is short, so it is taken several times."""
@@ -286,6 +294,8 @@ def check(got: dict[str, Any]) -> None:
     for theirs, ours in _SAME.items():
         if theirs in got and ours in got:
             same(got[theirs], got[ours][1:])
+    if "retained" in got and "gradients" in got:
+        same(got["retained"], got["gradients"])
     for whole, each in (("sequence", "gradients"), ("ig-sequence", "ig")):
         if whole in got and each in got:
             same(got[whole][0], got[each][0])
@@ -342,6 +352,8 @@ GOALS = (
     Goal(text="against captum LLMGradientAttribution", above="captum-gxa", below="gradients",
          least=4.5),
     Goal(text="against inseq saliency", above="inseq", below="probabilities", least=4.5),
+    Goal(text="against one forward and a backward per output token", above="retained",
+         below="gradients"),
     Goal(text="whole-sequence gradient, in F", above="sequence", below="F"),
     Goal(
         text="leave-one-out against captum LLMAttribution(FeatureAblation), by sequence",
@@ -419,7 +431,7 @@ def has_amx() -> bool:
 def make_model(options: argparse.Namespace) -> Any:
     """GPT-2 small, or something tiny."""
     torch.manual_seed(0)
-    config = transformers.GPT2Config()
+    config = transformers.GPT2Config(n_layer=options.layers)
     if options.small:
         config = transformers.GPT2Config(n_layer=2, n_head=2, n_embd=16, vocab_size=500)
     return transformers.GPT2LMHeadModel(config).eval().to(options.device)
@@ -427,8 +439,6 @@ def make_model(options: argparse.Namespace) -> Any:
 
 async def run(options: argparse.Namespace) -> None:
     """Measure and print."""
-    import copy
-
     model = make_model(options)
     tokenizer = word_tokenizer(model.config.vocab_size)
     chosen = options.rows.split(",")
@@ -442,38 +452,40 @@ async def run(options: argparse.Namespace) -> None:
     details: list[str] = []
     print("| prompt/output | work | at least | measured | spread | holds |")
     print("|---|---|---|---|---|---|", flush=True)
-    async with pizza.Session(LocalBackend(model, tokenizer), cache=NoCache()) as session:
-        second = None
-        if low is not None:
-            second = pizza.Session(LocalBackend(low, tokenizer), cache=NoCache())
-            await second.__aenter__()
-        try:
-            for cell in options.cells.split(","):
-                n_prompt, n_output = map(int, cell.split("/"))
-                case = Case(
-                    model=model,
-                    tokenizer=tokenizer,
-                    session=session,
-                    low=second,
-                    n_prompt=n_prompt,
-                    n_output=n_output,
-                )
-                rows = [row for row in chosen if n_prompt <= 64 or options.all or row in _LARGE]
-                taken = await measure(case, rows, options.rounds)
-                for goal in GOALS:
-                    found = ratios(goal, taken, n_output)
-                    if found and (not goal.cells or cell in goal.cells):
-                        print(goal_line(goal, cell, found))
-                for line in counted(case, cell):
-                    print(line)
-                sys.stdout.flush()
-                details += [_detail(cell, row, each) for row, each in taken.items()]
-        finally:
-            if second is not None:
-                await second.__aexit__(None, None, None)
+    async with AsyncExitStack() as stack:
+
+        async def opened(network: Any, **how: Any) -> pizza.Session:
+            backend = LocalBackend(network, tokenizer, **how)
+            return await stack.enter_async_context(pizza.Session(backend, cache=NoCache()))
+
+        sessions = {
+            "session": await opened(model),
+            "plain": await opened(model, stacked=False),
+            "low": None if low is None else await opened(low),
+        }
+        for cell in options.cells.split(","):
+            n_prompt, n_output = map(int, cell.split("/"))
+            case = Case(
+                model=model, tokenizer=tokenizer, n_prompt=n_prompt, n_output=n_output, **sessions
+            )
+            rows = [row for row in chosen if n_prompt <= 64 or options.all or row in _LARGE]
+            details += await _cell(case, cell, rows, options.rounds)
     measure_is = "s" if options.device.startswith("cuda") else "cpu-s"
     print(f"\n| prompt/output | what | {measure_is} | spread | peak MB |\n|---|---|---|---|---|")
     print("\n".join(details))
+
+
+async def _cell(case: Case, cell: str, rows: list[str], rounds: int) -> list[str]:
+    """Measure and print one length; the rows' own times are returned."""
+    taken = await measure(case, rows, rounds)
+    for goal in GOALS:
+        found = ratios(goal, taken, case.n_output)
+        if found and (not goal.cells or cell in goal.cells):
+            print(goal_line(goal, cell, found))
+    for line in counted(case, cell):
+        print(line)
+    sys.stdout.flush()
+    return [_detail(cell, row, each) for row, each in taken.items()]
 
 
 def _detail(cell: str, row: str, taken: list[Taken]) -> str:
@@ -494,6 +506,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--small", action="store_true", help="a tiny model: no measure")
     parser.add_argument("--all", action="store_true", help="all rows with long prompts, too")
     options = parser.parse_args()
