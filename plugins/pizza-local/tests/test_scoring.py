@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 from pizza_local.chunks import Chunks, Stopped  # noqa: E402
 from pizza_local.counts import Counts  # noqa: E402
 from pizza_local.scoring import CausalScorer, Item, trie_size  # noqa: E402
+from pizza_local.scoring.activation import fused  # noqa: E402
 from pizza_local.scoring.architecture import Architecture  # noqa: E402
 from pizza_local.scoring.packed import Packing, score_packed  # noqa: E402
 from pizza_local.scoring.padded import score_padded  # noqa: E402
@@ -480,3 +481,30 @@ def test_attention_that_packing_does_not_know_is_found_out(caplog):
     assert "s_aux" in caplog.text
     for item, scored in zip(items, found, strict=True):
         np.testing.assert_allclose(scored.logprobs, expected_of(model, item), rtol=1e-4, atol=1e-5)
+
+
+# --- the activation -----------------------------------------------------------------------------
+
+
+def test_the_activation_is_fused_inside_of_a_pass_and_as_it_was_outside():
+    model = tiny.gpt2()
+    act = model.transformer.h[0].mlp.act
+    assert type(act).__name__ == "NewGELUActivation"
+    x = torch.linspace(-6, 6, 101, dtype=torch.float64)
+    written_out = act(x)
+    with fused(model):
+        assert "forward" in vars(act)
+        assert torch.allclose(act(x), written_out, rtol=1e-12, atol=1e-15)
+    assert "forward" not in vars(act)
+    with pytest.raises(RuntimeError, match="stop"), fused(model):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(act)
+
+
+def test_an_activation_that_somebody_changed_is_left_alone():
+    model = tiny.gpt2()
+    act = model.transformer.h[1].mlp.act
+    act.forward = mine = lambda x: x
+    with fused(model):
+        assert act.forward is mine
+    assert act.forward is mine

@@ -14,6 +14,7 @@ import torch
 
 from pizza_local.chunks import Chunks
 from pizza_local.counts import Counts
+from pizza_local.scoring.activation import fused
 from pizza_local.scoring.architecture import Architecture
 from pizza_local.scoring.attention import packed
 from pizza_local.scoring.branches import Pass, Path
@@ -83,7 +84,7 @@ def score_packed(
         here = asked.within(chunk)
         nodes, rows = np.unique(here.keys, return_inverse=True)
         running = Pass(trie, chunk, path, dense=packing.dense)
-        with packed(model, running):
+        with packed(model, running), fused(model):
             logits = logits_of(
                 model,
                 architecture,
