@@ -34,7 +34,7 @@ def trained() -> torch.nn.Module:
     for _ in range(200):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(network(counts), (good > bad).long())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return network.eval()
 

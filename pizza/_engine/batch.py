@@ -149,6 +149,25 @@ class Batcher:
             self._runner = None
 
     async def _answer(self, batch: list[_Item]) -> None:
+        """Answer a batch, as long as somebody waits for one of its answers."""
+        attempt = self._group.create_task(self._attempt(batch), name="pizza-batch")
+        futures = [future for _, future in batch]
+
+        def left(_: asyncio.Future[Reply]) -> None:
+            # A batch whose answers are all there ends by itself.
+            if all(one.done() for one in futures) and any(one.cancelled() for one in futures):
+                attempt.cancel()
+
+        for future in futures:
+            future.add_done_callback(left)
+        try:
+            await attempt
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+
+    async def _attempt(self, batch: list[_Item]) -> None:
         timeout = self._clock.timeout(self._timeout_s)
         try:
             try:

@@ -82,8 +82,13 @@ def _check(context: Context, findings: Findings, n_units: int) -> None:
             f"the method {name!r} returned {type(findings).__name__}, not pizza.abc.Findings."
         )
     expected = (1 + len(findings.output.tokens), n_units)
-    if findings.scores.values.shape != expected:
-        raise PluginContractError(
-            f"the method {name!r} returned scores of shape {findings.scores.values.shape}; "
-            f"expected (1 + output tokens, units) = {expected}."
-        )
+    scores = findings.scores
+    arrays = {"scores": scores.values}
+    if scores.standard_errors is not None:
+        arrays["standard errors"] = scores.standard_errors
+    for what, array in arrays.items():
+        if np.shape(array) != expected:
+            raise PluginContractError(
+                f"the method {name!r} returned {what} of shape {np.shape(array)}; "
+                f"expected (1 + output tokens, units) = {expected}."
+            )

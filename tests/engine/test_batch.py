@@ -192,3 +192,46 @@ async def test_a_batch_that_hangs_is_ended(clock):
     retry = RetryPolicy(attempts=1, attempt_timeout_s=0.5)
     (result,) = await run(backend, clock, [request()], retry=retry)
     assert "did not answer a batch of 1 within 0.5 s" in str(result)
+
+
+class Watched(Batched):
+    """Notes the batches that were given up."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.given_up = 0
+
+    async def answer_batch(self, requests):
+        try:
+            async for item in super().answer_batch(requests):
+                yield item
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+
+
+async def test_a_batch_is_given_up_when_nobody_waits_for_it_any_more(clock):
+    backend = Watched(clock)
+    first, *rest = requests(4)
+    async with Scheduler(backend, clock=clock) as scheduler:
+        await clock.run(scheduler.submit(first))
+        tasks = [asyncio.create_task(scheduler.submit(one)) for one in rest]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert [len(batch) for batch in backend.batches] == [1, 3]
+        for task in tasks[:2]:
+            task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        # One of them is still wanted.
+        assert backend.given_up == 0
+        tasks[2].cancel()
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert backend.given_up == 1
+        # And the next one is answered.
+        again = await clock.run(scheduler.submit(rest[0]))
+        assert again.completion.text == rest[0].prompt.text

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import transformers
+from pizza_local import LocalBackend
+from pizza_local.chunks import Chunks
 from support import tiny
 
 import pizza
-from pizza_local import LocalBackend
-from pizza_local.chunks import Chunks
 
 PROMPT = "Ana has 3 red apples and"
 MASKED = "Ana has [MASK] red [MASK]"
@@ -43,6 +44,11 @@ class Case:
     units: list
     places: list
 
+    @property
+    def split(self):
+        """Whether it is an encoder and a decoder."""
+        return self.kind in ("t5", "bart")
+
     def open(self, model=None, *, chunk=None):
         """A backend; ``chunk`` = the most rows that go through the model at once."""
         backend = LocalBackend(self.make() if model is None else model, self.tokenizer)
@@ -63,7 +69,7 @@ class Case:
     def inputs(self, output=None):
         """What transformers is given, ids and all."""
         output = self.output if output is None else output
-        if self.kind == "t5":
+        if self.split:
             start = self.make().config.decoder_start_token_id
             before = torch.tensor([[start, *output[:-1]]])
             return {"input_ids": torch.tensor([self.ids]), "decoder_input_ids": before}
@@ -75,7 +81,7 @@ class Case:
         output = self.output if output is None else output
         if self.kind in ("gpt2", "llama"):
             return [len(self.ids) - 1 + t for t in range(len(output))]
-        if self.kind == "t5":
+        if self.split:
             return list(range(len(output)))
         if self.kind == "bert-classifier":
             return [0]
@@ -91,10 +97,7 @@ class Case:
         """Log-probability of each output token, one plain call."""
         with torch.no_grad():
             logits = model(**self.inputs() | changes).logits
-        if self.kind == "bert-classifier":
-            rows = logits
-        else:
-            rows = logits[0][self.readers()]
+        rows = logits if self.kind == "bert-classifier" else logits[0][self.readers()]
         return rows.log_softmax(-1)[torch.arange(len(self.output)), torch.tensor(self.output)]
 
 
@@ -107,12 +110,27 @@ class _Small(Chunks):
         return min(self._most, super().size(key, bytes_each, most))
 
 
+def _bart(**changes):
+    """An encoder-decoder of 2 + 3 layers whose norms are computed in double precision."""
+    settings = {
+        "vocab_size": 384, "d_model": 32, "encoder_layers": 2, "decoder_layers": 3,
+        "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64, "max_position_embeddings": 128, "init_std": 0.25,
+        "decoder_start_token_id": 2, "forced_eos_token_id": None, "bos_token_id": 0,
+        "eos_token_id": 1, "pad_token_id": 2,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.BartConfig(**settings | changes)
+    return transformers.BartForConditionalGeneration(config).eval().double()
+
+
 def case(kind):
-    """One of `KINDS`."""
+    """One of `KINDS`, or ``"bart"``."""
     make = {
         "gpt2": tiny.gpt2,
         "llama": tiny.llama,
         "t5": tiny.t5,
+        "bart": _bart,
         "bert-classifier": tiny.bert_classifier,
         "bert-mlm": tiny.bert_mlm,
     }[kind]

@@ -43,6 +43,8 @@ class Case:
     token_spans: tuple
     targets: dict = field(default_factory=dict)
     ids: tuple = ()
+    again: object = None
+    """An oracle's reading of another prompt, from (text, targets)."""
 
     @property
     def tolerance(self):
@@ -81,6 +83,20 @@ class Case:
             units[1 : 1 + window[0]] = np.nan
             units[1 + window[1] :] = np.nan
         return units
+
+    def leave_one_out(self, target, stands_in):
+        """Fall of the log-probability when one word after the other is replaced."""
+        reading = self.targets[target][1].reading
+        changed = [
+            self.again(self.prompt[:start] + stands_in + self.prompt[end:], reading.targets)
+            for start, end in self.words
+        ]
+        with torch.no_grad():
+            clean, *others = [
+                oracles.values(one, one.start(), "logprob", 0) for one in (reading, *changed)
+            ]
+        each = torch.stack([clean - other for other in others], dim=1)
+        return torch.cat([each.sum(0, keepdim=True), each]).numpy()
 
 
 def words_of(text):
@@ -132,6 +148,7 @@ def _written(kind, model, tokenizer):
         words=words,
         token_spans=spans,
         ids=tuple(ids),
+        again=lambda text, output: oracles.Reading(model, tokenizer(text)["input_ids"], output),
         targets={
             "text": (pizza.Target.given(OUTPUT), explained(own)),
             "tokens": (pizza.Target.tokens([70, 300, 9]), explained([70, 300, 9])),
@@ -169,6 +186,7 @@ def _classified(model):
         words=words,
         token_spans=spans,
         ids=tuple(ids),
+        again=lambda text, output: oracles.Reading(model, tokenizer(text)["input_ids"], output),
         targets=_labels(explained, likely),
     )
 
@@ -212,6 +230,9 @@ def _filled(model):
         words=words,
         token_spans=spans,
         ids=tuple(ids),
+        again=lambda text, output: oracles.Reading(
+            model, tokenizer(text)["input_ids"], output, mask=tokenizer.mask_token_id
+        ),
         targets={
             "text": (pizza.Target.given("not food"), explained(encode("not food"))),
             "tokens": (pizza.Target.tokens([9, 40]), explained([9, 40])),
@@ -238,21 +259,25 @@ def bag_module(dtype=torch.float64):
 
 
 def _counted(model):
-    found = [
-        (m.span(), WORDS[m[0].lower()]) for m in re.finditer(r"\w+", BAG) if m[0].lower() in WORDS
-    ]
-    spans = tuple(span for span, _ in found)
-    features = [feature for _, feature in found]
+    def find(text):
+        return [
+            (match.span(), WORDS[match[0].lower()])
+            for match in re.finditer(r"\w+", text)
+            if match[0].lower() in WORDS
+        ]
+
+    spans = tuple(span for span, _ in find(BAG))
+    features = [feature for _, feature in find(BAG)]
+
+    def bag(label):
+        return None if label is None else oracles.Bag(model, features, len(WORDS), label)
 
     def explained(label, versus=None):
-        sides = [
-            None if x is None else oracles.Bag(model, features, len(WORDS), x)
-            for x in (label, versus)
-        ]
-        return oracles.Explained(reading=sides[0], versus=sides[1], inside=(True,) * len(features))
+        return oracles.Explained(
+            reading=bag(label), versus=bag(versus), inside=(True,) * len(features)
+        )
 
-    first = oracles.Bag(model, features, len(WORDS), 0)
-    likely = int(first.logits(0, first.start()).argmax())
+    likely = int(bag(0).logits(0, bag(0).start()).argmax())
     return Case(
         kind="bag-of-words",
         model=model,
@@ -260,6 +285,9 @@ def _counted(model):
         prompt=BAG,
         words=words_of(BAG),
         token_spans=spans,
+        again=lambda text, output: oracles.Bag(
+            model, [feature for _, feature in find(text)], len(WORDS), output[0]
+        ),
         targets=_labels(explained, likely),
     )
 

@@ -7,6 +7,7 @@ step by step. Slow, short and hard to get wrong.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ class Reading:
         seen = []
 
         def look(_, __, output):
-            seen.append((output[0] if isinstance(output, tuple) else output)[0].detach())
+            seen.append((output[0] if isinstance(output, tuple) else output)[0].detach().clone())
 
         handle = self.blocks()[layer - 1].register_forward_hook(look)
         with torch.no_grad():
@@ -112,6 +113,9 @@ class Bag:
 
     def states(self, point, layer):
         return point
+
+    def blocks(self):
+        return []
 
 
 # --- what is explained ---------------------------------------------------------------------------
@@ -291,24 +295,34 @@ def to_units(scores, token_spans, unit_spans, how="sum"):
     return result
 
 
-def apart(found, expected):
-    """Largest difference, relative to the largest number that is expected."""
+def terms(explained, layer=0):
+    """The largest sum of what an activation x gradient is the sum of, without the signs.
+
+    In front of a norm these sums are 0 but for rounding: scaling its input changes nothing. Then
+    rounding is to be held against the size of the terms.
+    """
+    start = explained.start(layer)
+    return float((explained.jacobian(start, "logprob", layer) * start).abs().sum(-1).max())
+
+
+def apart(found, expected, scale=None):
+    """Largest difference, relative to the largest number that is expected (or to ``scale``)."""
     found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
     assert found.shape == expected.shape, (found.shape, expected.shape)
     assert np.array_equal(np.isnan(found), np.isnan(expected)), "NaN in other places"
-    scale = np.nanmax(np.abs(expected))
+    scale = np.nanmax(np.abs(expected)) if scale is None else scale
     return float(np.nanmax(np.abs(found - expected)) / max(scale, 1e-300))
 
 
 # --- methods that draw points, walk token by token, or look at attention -------------------------
 
 
-def gradient_shap(explained, samples=5, seed=0, function="logprob"):
-    """One baseline of zeros, no noise; numbers drawn as the product draws them."""
+def gradient_shap(explained, samples=5, seed=0, baseline="zero", function="logprob"):
+    """One baseline, no noise; numbers drawn as the product draws them."""
     generator = torch.Generator().manual_seed(seed)
     torch.randint(1, (samples,), generator=generator)
     alphas = torch.rand(samples, generator=generator, dtype=torch.float64)
-    start, absent = explained.start(), explained.baseline("zero")
+    start, absent = explained.start(), explained.baseline(baseline)
     total = 0.0
     for alpha in alphas.tolist():
         total = total + explained.jacobian(absent + alpha * (start - absent), function)
@@ -368,7 +382,7 @@ def discretized_integrated_gradients(explained, words, steps=4, neighbours=5, fu
             current = _monotone(anchor, current, goal, steps)
             path[step][place] = current
     rows = torch.zeros((1 + len(explained.reading.targets), len(start)), dtype=start.dtype)
-    for here, there in zip(path[:-1], path[1:], strict=True):
+    for here, there in pairwise(path):
         rows += (explained.jacobian(here, function) * (there - here)).sum(-1)
     return rows
 
@@ -462,7 +476,9 @@ def value_zeroing(explained):
             changes = []
             for place in range(len(reading.ids)):
                 changed = _leaving(reading, clean, layer, place)
-                changes.append(1 - torch.cosine_similarity(reference, changed, dim=-1))
+                changes.append(
+                    1 - torch.cosine_similarity(reference.double(), changed.double(), dim=-1)
+                )
             rows = torch.stack(changes, dim=1)[_predicting(reading)]
             layers.append(rows / rows.sum(-1, keepdim=True))
     return _with_mean(torch.stack(layers).mean(0))
@@ -474,9 +490,12 @@ def _leaving(reading, clean, layer, zeroed):
     seen = []
 
     def enter(_, args, kwargs):
+        if layer == 1:
+            # Positions are added to the embeddings before the first block.
+            return args, kwargs
         if args:
-            return (clean[layer - 1][None], *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": clean[layer - 1][None]}
+            return (clean[layer - 1][None].clone(), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": clean[layer - 1][None].clone()}
 
     def zero(_, __, output):
         output = output.clone()
@@ -486,7 +505,7 @@ def _leaving(reading, clean, layer, zeroed):
         return output
 
     def look(_, __, output):
-        seen.append((output[0] if isinstance(output, tuple) else output)[0])
+        seen.append((output[0] if isinstance(output, tuple) else output)[0].clone())
 
     values = next(
         module

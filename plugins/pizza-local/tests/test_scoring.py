@@ -16,20 +16,11 @@ transformers = pytest.importorskip("transformers")
 from pizza_local.chunks import Chunks, Stopped  # noqa: E402
 from pizza_local.counts import Counts  # noqa: E402
 from pizza_local.scoring import CausalScorer, Item, trie_size  # noqa: E402
+from pizza_local.scoring.activation import fused  # noqa: E402
 from pizza_local.scoring.architecture import Architecture  # noqa: E402
 from pizza_local.scoring.packed import Packing, score_packed  # noqa: E402
 from pizza_local.scoring.padded import score_padded  # noqa: E402
 from support import tiny  # noqa: E402
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads of tiny models wait for one another longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 SHAPE = {
     "num_hidden_layers": 3, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4,
@@ -231,6 +222,25 @@ def test_alternatives_are_the_most_likely_tokens(name):
         np.testing.assert_allclose(scored.top_logprobs, best.values.numpy(), rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_logits_of_a_model_on_several_devices_are_selected_afterwards(name):
+    """Selecting within the model would need an index on the device of its head."""
+    model, items, counts = (PACKED | PADDED)[name](), drawn(20), Counts()
+    model.hf_device_map = {"first": 0, "last": 1}
+    asked = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: asked.append("logits_to_keep" in kwargs), with_kwargs=True
+    )
+
+    found = scorer_of(model).score(items, counts=counts)
+
+    assert len(asked) > 1
+    assert not any(asked)
+    assert (counts.forward_tokens == trie_size(items)) == (name == "llama")
+    for item, scored in zip(items, found, strict=True):
+        np.testing.assert_allclose(scored.logprobs, expected_of(model, item), rtol=1e-9, atol=1e-12)
+
+
 def test_no_alternatives_unless_asked():
     item = Item(prompt=(5, 6), target=(7, 8, 9))
     scorer = scorer_of(tiny.gpt2())
@@ -262,17 +272,6 @@ def test_single_precision(name):
     assert scorer.engine == "packed"
     for item, scored in zip(items, found, strict=True):
         np.testing.assert_allclose(scored.logprobs, expected_of(model, item), rtol=1e-5, atol=1e-5)
-
-
-def test_coarse_products_of_single_precision_are_packed_too():
-    model, items = tiny.llama(torch.float32), drawn(19)
-    torch.set_float32_matmul_precision("medium")
-    try:
-        scorer = scorer_of(model)
-        scorer.score(items, counts=Counts())
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert scorer.engine == "packed"
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -482,3 +481,30 @@ def test_attention_that_packing_does_not_know_is_found_out(caplog):
     assert "s_aux" in caplog.text
     for item, scored in zip(items, found, strict=True):
         np.testing.assert_allclose(scored.logprobs, expected_of(model, item), rtol=1e-4, atol=1e-5)
+
+
+# --- the activation -----------------------------------------------------------------------------
+
+
+def test_the_activation_is_fused_inside_of_a_pass_and_as_it_was_outside():
+    model = tiny.gpt2()
+    act = model.transformer.h[0].mlp.act
+    assert type(act).__name__ == "NewGELUActivation"
+    x = torch.linspace(-6, 6, 101, dtype=torch.float64)
+    written_out = act(x)
+    with fused(model):
+        assert "forward" in vars(act)
+        assert torch.allclose(act(x), written_out, rtol=1e-12, atol=1e-15)
+    assert "forward" not in vars(act)
+    with pytest.raises(RuntimeError, match="stop"), fused(model):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(act)
+
+
+def test_an_activation_that_somebody_changed_is_left_alone():
+    model = tiny.gpt2()
+    act = model.transformer.h[1].mlp.act
+    act.forward = mine = lambda x: x
+    with fused(model):
+        assert act.forward is mine
+    assert act.forward is mine

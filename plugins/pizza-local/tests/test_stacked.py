@@ -160,15 +160,6 @@ def engine_of(model, chunks=None):
     return engine
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tiny products on several threads wait for each other, ten times as long on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # --- correct ------------------------------------------------------------------------------------
 
 

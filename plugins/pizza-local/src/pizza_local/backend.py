@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -128,8 +127,9 @@ class LocalBackend(Backend):
         self._identity = f"local:{model.identity()}"
         self._worker = Worker("pizza-local")
         self._table: TokenTable | None = None
+        self._last: list[Callable[[], None]] = []
         # A model in training mode drops units at random: no two passes would agree.
-        self._training = bool(model.network.model.training)
+        self._training = [m for m in model.network.model.modules() if m.training]
         if self._training:
             _log.warning(
                 "%s was in training mode; it is in evaluation mode until closed.", self._name
@@ -258,16 +258,30 @@ class LocalBackend(Backend):
             )
         return self._table
 
+    def on_close(self, action: Callable[[], None]) -> None:
+        """Have something done when the backend is closed, once."""
+        self._last.append(action)
+
     async def aclose(self) -> None:
         """End the thread, let go of the model and free what was cached for it."""
-        await self._worker.aclose()
         model, self._model, self._table = self._model, None, None
         if model is None:
             return
+        await self._worker.aclose()
+        while self._last:
+            self._last.pop()()
         if self._training:
-            model.network.model.train()
+            # Module by module: some of them may have been in evaluation mode on purpose.
+            for module in self._training:
+                module.training = True
+            self._training = []
             _log.info("%s is in training mode again.", self._name)
+        config = getattr(model.network.model, "config", None)
+        if config is not None and getattr(config, "pad_token_id", None) == -1:
+            # `prepare` set it.
+            config.pad_token_id = None
         chunks = model.chunks
+        # Nothing here refers to itself: the memory is free at once, without a collection of all
+        # that the process holds, which would stall the loop.
         del model
-        gc.collect()
         chunks.release()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,8 +53,9 @@ def feature_model(
                 "n_features is missing: a function does not tell how long the feature vector is."
             )
         size = 1 + max(vocabulary.values(), default=-1)
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
         raise ConfigError(f"n_features is a whole number from 1 on, not {size!r}.")
+    size = int(size)
     encoder = FeatureEncoder(vocabulary, size, who=name)
     network = FeatureNetwork(
         model=module, blocks=(), name=name, n_features=size, n_labels=len(known)
@@ -293,7 +295,7 @@ class FeatureKind(_ModuleKind):
         size = self._net.n_features * self._net.empty(0).element_size()
         return self._scored(jobs, top, counts, stop, 8 * size)
 
-    def subject(self, encoding: Encoding, targets: Sequence[int]) -> FeatureSubject:  # type: ignore[override]
+    def subject(self, encoding: Encoding, targets: Sequence[int]) -> FeatureSubject:
         """See `Kind.subject`."""
         index = torch.tensor(encoding.ids, dtype=torch.long, device=self.network.device)
 
@@ -329,7 +331,7 @@ class EmbeddingKind(_ModuleKind):
         width = 64 * self.network.table.shape[1] * self.network.table.element_size()
         return self._scored(jobs, top, counts, stop, width)
 
-    def subject(self, encoding: Encoding, targets: Sequence[int]) -> EmbeddingSubject:  # type: ignore[override]
+    def subject(self, encoding: Encoding, targets: Sequence[int]) -> EmbeddingSubject:
         """See `Kind.subject`."""
         return EmbeddingSubject(self.network, encoding.tokens, targets, self._forward)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pizza.errors import CapabilityError, ConfigError
+from pizza.errors import CapabilityError, ConfigError, PizzaError
 from pizza.specs import BackendSettings
 from pizza_local.backend import LocalBackend
 
@@ -84,15 +84,40 @@ async def open_backend(settings: BackendSettings) -> LocalBackend:
             f"the backend 'local' has no option {', '.join(map(repr, unknown))}; it has "
             f"{', '.join(sorted(known))}."
         )
-    options = Options(**settings.options)
+    options = _checked(settings.options)
     # Loading reads gigabytes: not on the loop.
     return await asyncio.to_thread(_open, settings.model, options)
+
+
+def _checked(given: Mapping[str, Any]) -> Options:
+    """Options of the right types: the text ``"false"`` would count as true.
+
+    Raises:
+        ConfigError: One is of another type.
+    """
+    options = Options(**given)
+    kinds: tuple[tuple[type, str, tuple[str, ...]], ...] = (
+        (bool, "true or false", ("tf32", "trust_remote_code", "stacked")),
+        (str, "a text", ("device", "dtype")),
+    )
+    for kind, what, names in kinds:
+        for name in names:
+            if not isinstance(getattr(options, name), kind):
+                raise ConfigError(
+                    f"the option {name!r} of the backend 'local' is {what}, not "
+                    f"{getattr(options, name)!r}."
+                )
+    if options.chat is not None and not isinstance(options.chat, bool):
+        raise ConfigError(
+            f"the option 'chat' of the backend 'local' is true, false or left out, not "
+            f"{options.chat!r}."
+        )
+    return options
 
 
 def _open(model: str, options: Options) -> LocalBackend:
     dtype = _dtype(options)
     device = _device(options)
-    _set_tf32(options.tf32)
     with _quietly(), _explained(model):
         import transformers
 
@@ -101,12 +126,34 @@ def _open(model: str, options: Options) -> LocalBackend:
         loader = getattr(transformers, _class_of(config, model))
         tokenizer = transformers.AutoTokenizer.from_pretrained(model, **common)
         placement = _placement(options)
-        loaded = loader.from_pretrained(model, config=config, dtype=dtype, **common, **placement)
-    loaded.eval()
-    if not placement:
-        loaded.to(device)
+        loaded, report = loader.from_pretrained(
+            model, config=config, dtype=dtype, output_loading_info=True, **common, **placement
+        )
+        _complete(report, model)
+        loaded.eval()
+        if not placement:
+            loaded.to(device)
     name = Path(model).name if Path(model).is_dir() else model
-    return LocalBackend(loaded, tokenizer, name=name, chat=options.chat, stacked=options.stacked)
+    backend = LocalBackend(loaded, tokenizer, name=name, chat=options.chat, stacked=options.stacked)
+    if options.tf32:
+        _allow_tf32(backend)
+    return backend
+
+
+def _complete(report: Mapping[str, Any], model: str) -> None:
+    """Refuse weights that were not there: transformers draws them at random and goes on.
+
+    Raises:
+        ConfigError: Some were not.
+    """
+    missing = sorted(report["missing_keys"])
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ConfigError(
+            f"{model} has no weights for {', '.join(missing[:3])}{more}: what they compute would "
+            "be random. Give the folder of a whole model, or load it yourself and pass "
+            "pizza_local.LocalBackend(model, tokenizer)."
+        )
 
 
 def _class_of(config: Any, model: str) -> str:
@@ -173,9 +220,11 @@ def _placement(options: Options) -> dict[str, Any]:
     return placement
 
 
-def _set_tf32(wanted: bool) -> None:
-    if wanted:
-        torch.set_float32_matmul_precision("high")
+def _allow_tf32(backend: LocalBackend) -> None:
+    """Torch has one setting for the process: it is put back when the model is closed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    backend.on_close(lambda: torch.set_float32_matmul_precision(before))
 
 
 @contextlib.contextmanager
@@ -199,20 +248,24 @@ def _explained(model: str) -> Iterator[None]:
     """Errors of loading, in words that say what to do.
 
     Raises:
-        ConfigError: Always in place of the original.
+        ConfigError: In place of what others raise.
     """
     try:
         yield
+    except PizzaError:
+        raise
     except ImportError as error:
         raise ConfigError(f"{model} needs a package that is missing: {error}") from error
-    except (OSError, ValueError) as error:
+    # Damaged files fail in the words of whoever reads them.
+    except Exception as error:
         text = str(error)
         if "trust_remote_code" in text:
             raise ConfigError(
                 f"{model} wants to run code of its own, which is refused. If you trust it, open "
                 "it with trust_remote_code=true."
             ) from error
+        what = text.strip().rstrip(".") or type(error).__name__
         raise ConfigError(
-            f"{model} cannot be loaded: {text.strip() or type(error).__name__}. Give a folder "
-            "with config.json, weights and tokenizer, or a name on the hub."
+            f"{model} cannot be loaded: {what}. Give a folder with config.json, weights and "
+            "tokenizer, or a name on the hub."
         ) from error

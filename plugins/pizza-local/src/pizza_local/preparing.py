@@ -51,6 +51,11 @@ def prepare(
         tokenizer, chat=chat if kind in (CausalKind, EncoderDecoderKind) else False, who=name
     )
     _check_fit(network, tokenizer)
+    if kind is ClassifierKind:
+        _check_labels(config, name)
+    if kind is ClassifierKind and getattr(config, "pad_token_id", None) is None:
+        # Heads on decoders refuse every batch without one. No token has this id.
+        config.pad_token_id = -1
     chunks = Chunks(network.device)
     return LocalModel(network, encoder, kind(network, encoder, chunks), chunks, stacked=stacked)
 
@@ -71,8 +76,33 @@ def _kind(model: Any, name: str) -> type[Kind]:
     )
 
 
+def _check_labels(config: Any, name: str) -> None:
+    """Refuse heads whose logits are no choice of one label.
+
+    Raises:
+        CapabilityError: A regression, or several labels at once.
+    """
+    several = getattr(config, "problem_type", None) == "multi_label_classification"
+    if several or len(config.id2label) < 2:
+        what = "gives several labels at once" if several else "is a regression with one output"
+        raise CapabilityError(
+            f"{name} {what}; classifiers that choose one of two or more labels can be explained. "
+            "Wrap it in a module that returns such logits (LocalBackend.from_embeddings).",
+            needed="classify",
+            backend=name,
+        )
+
+
 def _check_fit(network: Network, tokenizer: Any) -> None:
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    words = tokenizer.get_vocab()
+    special = set(tokenizer.all_special_tokens)
+    if not any(word not in special for word in words):
+        # What transformers makes of a folder without a tokenizer.
+        raise ConfigError(
+            f"the tokenizer of {network.name} has no vocabulary: its files are missing "
+            "(tokenizer.json). Save the tokenizer beside the model."
+        )
+    largest = max(words.values())
     if largest >= network.vocabulary:
         raise ConfigError(
             f"the tokenizer has ids up to {largest} and {network.name} embeds only "

@@ -81,6 +81,10 @@ def _together(
         places = [*range(shared), *range(len(tokens), len(tokens) + len(added))]
         tokens.extend(added)
         sides.append(
-            Side(subject=subject, sign=1 if number == 0 else -1, places=torch.tensor(places))
+            Side(
+                subject=subject,
+                sign=1 if number == 0 else -1,
+                places=torch.tensor(places, dtype=torch.long),
+            )
         )
     return tuple(tokens), tuple(sides)

@@ -26,7 +26,7 @@ class Suppressor:
         mode: ``"additive"``: ``H + log(factor)``. ``"multiplicative"``: ``H - min(H)`` times the
             factor, the minimum being that of the positions that the row may look at.
 
-    Source: Deb et al. 2023, arXiv:2301.08110, section 3.2 (multiplicative, equation 5).
+    Source: Deiseroth, Deb et al. 2023, arXiv:2301.08110, section 3, and the authors' code.
     """
 
     def __init__(self, suppressed: Tensor, factor: float, mode: Mode) -> None:

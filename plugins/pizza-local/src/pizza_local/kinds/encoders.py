@@ -18,7 +18,7 @@ from pizza_local.encoding import Encoding
 from pizza_local.kinds.base import Job, Kind, Written
 from pizza_local.kinds.batches import padded, scored
 from pizza_local.scoring import Scored
-from pizza_local.subjects import EncoderSubject
+from pizza_local.subjects import EncoderSubject, Subject
 
 
 class _EncoderKind(Kind):
@@ -64,15 +64,20 @@ class _EncoderKind(Kind):
         """Some output of the right length, for questions about all of them."""
         return (0,)
 
-    def _run(self, jobs: Sequence[Job]) -> Tensor:
-        pad = self.encoder.tokenizer.pad_token_id or 0
+    def _run(self, jobs: Sequence[Job]) -> list[Tensor]:
+        # Decoders with a classifier's head look for the last token that is not this one.
+        pad = self.network.model.config.pad_token_id
+        if pad is None or pad < 0:
+            return [row for job in jobs for row in self._together([job], 0)]
+        return self._together(jobs, pad)
+
+    def _together(self, jobs: Sequence[Job], pad: int) -> list[Tensor]:
         ids, mask = padded([job.encoding.ids for job in jobs], pad, self.network.device)
         extra = {
             name: padded([job.encoding.extra[name] for job in jobs], 0, self.network.device)[0]
             for name in jobs[0].encoding.extra
         }
-        logits: Tensor = self.network.model(input_ids=ids, attention_mask=mask, **extra).logits
-        return logits
+        return list(self.network.model(input_ids=ids, attention_mask=mask, **extra).logits)
 
     def _logits(self, jobs: Sequence[Job]) -> list[Tensor]:
         raise NotImplementedError
@@ -125,13 +130,13 @@ class ClassifierKind(_EncoderKind):
         """See `Kind.text`."""
         return " ".join(self.pieces(ids))
 
-    def subject(self, encoding: Encoding, targets: Sequence[int]) -> EncoderSubject:
+    def subject(self, encoding: Encoding, targets: Sequence[int]) -> Subject:
         """See `Kind.subject`."""
         self.check_length(len(encoding.ids))
         return EncoderSubject(self.network, encoding, targets)
 
     def _logits(self, jobs: Sequence[Job]) -> list[Tensor]:
-        return list(self._run(jobs).unsqueeze(1))
+        return [row.unsqueeze(0) for row in self._run(jobs)]
 
 
 class MaskedKind(_EncoderKind):
@@ -168,7 +173,9 @@ class MaskedKind(_EncoderKind):
         if len(ids) != len(masks):
             raise BadRequestError(
                 f"the target {what} is {len(ids)} tokens and the prompt has {len(masks)} masks: "
-                "give one token of the vocabulary for each.",
+                "give one token of the vocabulary for each. A perturbation that writes masks of "
+                f"its own ({self.encoder.tokenizer.mask_token}) changes what is asked: let "
+                "something else stand in.",
                 backend=self.network.name,
             )
         return ids
@@ -197,9 +204,7 @@ class MaskedKind(_EncoderKind):
         return (0,) * len(self.masks(encoding))
 
     def _logits(self, jobs: Sequence[Job]) -> list[Tensor]:
-        logits = self._run(jobs)
-        device = logits.device
         return [
-            row[torch.tensor(self.masks(job.encoding), device=device)]
-            for row, job in zip(logits, jobs, strict=True)
+            row[torch.tensor(self.masks(job.encoding), device=row.device)]
+            for row, job in zip(self._run(jobs), jobs, strict=True)
         ]

@@ -133,8 +133,15 @@ class GeneratingKind(Kind):
             options |= {"temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
         if generation.stop:
             options["stop_strings"] = list(generation.stop)
+        make: Any = GenerationConfig
+        known = make()
+        if unknown := sorted(name for name in generation.extra if not hasattr(known, name)):
+            raise BadRequestError(
+                f"transformers knows no generation argument {', '.join(map(repr, unknown))} "
+                "(Generation.extra).",
+                backend=self.network.name,
+            )
         try:
-            make: Any = GenerationConfig
             return make(**options | dict(generation.extra))
         except (TypeError, ValueError) as error:
             raise BadRequestError(

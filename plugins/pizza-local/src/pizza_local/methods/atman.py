@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AtMan: attention manipulation (Deb, Deiseroth, Weinbach, Brack, Schramowski, Kersting 2023)."""
+"""AtMan: attention manipulation (Deiseroth, Deb et al. 2023)."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ class AtMan(InternalsMethod):
     Raises:
         ConfigError: An option has a value that means nothing, or means nothing here.
 
-    Source: Deb et al. 2023, arXiv:2301.08110, equations 3 (score), 5 (multiplicative suppression)
-    and 6 (similar tokens); the additive mode is that of Aleph Alpha's interface.
+    Source: Deiseroth, Deb et al. 2023, arXiv:2301.08110, section 3: the score, the suppression of
+    ``H`` and that of correlated tokens, as the authors' code has them (its multiplicative mode
+    takes the row's minimum away first, its similar tokens share the factor). The additive mode is
+    that of Aleph Alpha's interface.
     """
 
     def __init__(

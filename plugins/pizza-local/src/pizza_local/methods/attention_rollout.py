@@ -31,8 +31,8 @@ class AttentionRollout(LookingMethod):
     Args:
         **options: As for `LookingMethod`.
 
-    Source: Abnar and Zuidema 2020, arXiv:2005.00928, section 3, equations of the attention rollout
-    with ``A = 0.5 W_att + 0.5 I``.
+    Source: Abnar and Zuidema 2020, arXiv:2005.00928, section 3: the product of
+    ``A = 0.5 W_att + 0.5 I``.
     """
 
     explains = "attention"

@@ -18,6 +18,9 @@ from pizza_local.gradients.functions import check_name
 from pizza_local.units import Aggregation, check_aggregation
 from pizza_local.view import Level, View
 
+_CANCELLED = 1e-4
+"""Sums below this share of their terms have cancelled."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenScores:
@@ -123,3 +126,21 @@ def at_the_prompt(view: View) -> tuple[str, ...]:
         "explain it."
     )
     return (flat,)
+
+
+def cancelled(rows: Tensor, terms: Tensor) -> tuple[str, ...]:
+    """A warning when signed scores ``(r, n)`` are what rounding left of terms ``(r, n, d)``.
+
+    What is normalised next can be scaled (by layer normalisation also shifted) without any effect,
+    so sums over its dimensions vanish.
+    """
+    if not rows.numel():
+        return ()
+    size = terms.abs().sum(-1).max()
+    if not size or rows.abs().max() > _CANCELLED * size:
+        return ()
+    text = (
+        "the scores are 0 but for rounding: the model normalises what is attributed here, and that "
+        "takes these sums out. Use a norm (saliency), integrated gradients or another layer."
+    )
+    return (text,)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pizza_local.methods.base import LocalMethod, TokenScores, at_the_prompt
+from pizza_local.methods.base import LocalMethod, TokenScores, at_the_prompt, cancelled
 from pizza_local.view import View
 
 
@@ -17,4 +17,7 @@ class InputXGradient(LocalMethod):
         """See `LocalMethod.attribute`."""
         start = view.start()
         ((_, _, gradients),) = view.gradients(start.unsqueeze(0))
-        return TokenScores(rows=(gradients[0] * start).sum(-1), warnings=at_the_prompt(view))
+        terms = gradients[0] * start
+        rows = terms.sum(-1)
+        warnings = at_the_prompt(view) or cancelled(rows, terms)
+        return TokenScores(rows=rows, warnings=warnings)

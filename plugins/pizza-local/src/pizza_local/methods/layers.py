@@ -26,11 +26,13 @@ class LayerInputXGradient(InputXGradient):
     """Activation x gradient of what leaves a block.
 
     Args:
-        layer: As for `LayerSaliency`.
+        layer: As for `LayerSaliency`, but by default what enters the last block (-2): most models
+            normalise what leaves it, and the output does not change when the input of a norm is
+            scaled, so activation x gradient is 0 there.
         **options: As for `InputXGradient`.
     """
 
-    def __init__(self, layer: int = -1, **options: Any) -> None:
+    def __init__(self, layer: int = -2, **options: Any) -> None:
         super().__init__(layer=layer, **options)
 
 

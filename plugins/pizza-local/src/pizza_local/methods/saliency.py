@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pizza.errors import ConfigError
-from pizza_local.methods.base import LocalMethod, TokenScores, at_the_prompt
+from pizza_local.methods.base import LocalMethod, TokenScores, at_the_prompt, cancelled
 from pizza_local.units import Aggregation
 from pizza_local.view import View
 
@@ -46,7 +46,10 @@ class Saliency(LocalMethod):
         """See `LocalMethod.attribute`."""
         ((_, _, gradients),) = view.gradients(view.start().unsqueeze(0))
         rows = reduced(gradients[0], self.norm)
-        return TokenScores(rows=rows, details={"norm": self.norm}, warnings=at_the_prompt(view))
+        warnings = at_the_prompt(view)
+        if self.norm == "sum" and not warnings:
+            warnings = cancelled(rows, gradients[0])
+        return TokenScores(rows=rows, details={"norm": self.norm}, warnings=warnings)
 
 
 def reduced(gradients: Tensor, norm: Norm) -> Tensor:

@@ -73,6 +73,7 @@ class SmoothGrad(LocalMethod):
         self.samples = check_samples("smooth-grad", samples)
         self.stdev = check_stdev("smooth-grad", stdev)
         self.variant, self.kind = variant, kind
+        self.signed = self.norm == "sum" and kind == "smoothgrad"
 
     def attribute(self, view: View) -> TokenScores:
         """See `LocalMethod.attribute`."""
@@ -127,7 +128,7 @@ def noise(view: View, like: Tensor, scale: float, generator: torch.Generator) ->
     Drawn in double precision on the CPU: the same on every device and in every precision.
     """
     drawn = torch.randn(like.shape, generator=generator, dtype=torch.float64)
-    drawn *= torch.from_numpy(view.assignment.used).unsqueeze(-1) * scale
+    drawn *= torch.from_numpy(view.assignment.used).double().unsqueeze(-1) * scale
     return drawn.to(like)
 
 

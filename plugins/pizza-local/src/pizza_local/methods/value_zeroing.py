@@ -39,7 +39,8 @@ class ValueZeroing(LookingMethod):
     Raises:
         ConfigError: An option has a value that means nothing.
 
-    Source: Mohebbi et al. 2023, arXiv:2301.12971 (EACL 2023), section 3, equations 2 to 4.
+    Source: Mohebbi et al. 2023, arXiv:2301.12971 (EACL 2023), section 3; its rollout is that of
+    Abnar and Zuidema 2020, arXiv:2005.00928.
     """
 
     explains = "value-zeroing"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ class Architecture:
 
     Args:
         takes_positions: ``forward`` takes ``position_ids``.
-        keeps_logits: ``forward`` takes ``logits_to_keep``.
+        keeps_logits: ``forward`` takes the ``logits_to_keep`` of a tensor.
         by_length: What a token computes depends on how long the sequences of its batch are.
         obstacle: Why sequences cannot be packed, as far as can be seen from outside; or None.
         device: Where the token ids go.
@@ -45,13 +46,14 @@ class Architecture:
         accepted = inspect.signature(model.forward).parameters
         weight = model.get_input_embeddings().weight
         by_length = bool(_rope_types(config).intersection(_BY_LENGTH))
-        missing = [name for name in ("position_ids", "logits_to_keep") if name not in accepted]
+        # An index on the first device does not select rows on the last.
+        sharded = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
         vocabulary = int(getattr(config, "vocab_size", weight.shape[0]))
         return cls(
             takes_positions="position_ids" in accepted,
-            keeps_logits="logits_to_keep" in accepted,
+            keeps_logits="logits_to_keep" in accepted and not sharded,
             by_length=by_length,
-            obstacle=_obstacle(model, config, missing, by_length),
+            obstacle=_obstacle(model, config, accepted, by_length),
             device=weight.device,
             token_bytes=_token_bytes(config, weight),
             state_bytes=_state_bytes(config, weight),
@@ -60,9 +62,9 @@ class Architecture:
         )
 
 
-def _obstacle(model: Any, config: Any, missing: list[str], by_length: bool) -> str | None:
-    if missing:
-        return f"its forward has no {' and no '.join(missing)}"
+def _obstacle(model: Any, config: Any, accepted: Container[str], by_length: bool) -> str | None:
+    if "position_ids" not in accepted:
+        return "its forward has no position_ids"
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
     if getattr(config, "is_causal", True) is False:

@@ -14,9 +14,11 @@ import torch
 
 from pizza_local.chunks import Chunks
 from pizza_local.counts import Counts
+from pizza_local.scoring.activation import fused
 from pizza_local.scoring.architecture import Architecture
 from pizza_local.scoring.attention import packed
 from pizza_local.scoring.branches import Pass, Path
+from pizza_local.scoring.forward import logits_of
 from pizza_local.scoring.items import Item, Scored
 from pizza_local.scoring.readout import Answers, Asked
 from pizza_local.scoring.trie import grow
@@ -82,13 +84,14 @@ def score_packed(
         here = asked.within(chunk)
         nodes, rows = np.unique(here.keys, return_inverse=True)
         running = Pass(trie, chunk, path, dense=packing.dense)
-        with packed(model, running):
-            logits = model(
-                input_ids=_row(trie.tokens[chunk], architecture.device),
-                position_ids=_row(trie.depths[chunk], architecture.device),
-                use_cache=False,
-                logits_to_keep=torch.from_numpy(nodes - chunk.start).to(architecture.device),
-            ).logits
+        with packed(model, running), fused(model):
+            logits = logits_of(
+                model,
+                architecture,
+                trie.tokens[None, chunk],
+                trie.depths[chunk],
+                nodes - chunk.start,
+            )
         answers.read(logits[0], rows, here)
         counts.forward(chunk.stop - chunk.start)
         return running.path
@@ -103,7 +106,3 @@ def score_packed(
             # The next pass begins where this one ended; a pass that is redone, where it began.
             path = after
     return answers.split()
-
-
-def _row(values: np.ndarray[Any, np.dtype[np.int64]], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(values).to(device)[None]

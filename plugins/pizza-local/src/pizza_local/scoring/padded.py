@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pizza_local.chunks import Chunks
 from pizza_local.counts import Counts
 from pizza_local.scoring.architecture import Architecture
+from pizza_local.scoring.forward import logits_of
 from pizza_local.scoring.items import Item, Scored
 from pizza_local.scoring.readout import Answers, Asked
 
@@ -72,10 +73,20 @@ def score_padded(
                 start = first + chunk.start
                 here = asked.within(slice(start * width, (start + len(batch)) * width))
                 columns, column = np.unique(here.keys % width, return_inverse=True)
-                logits = _forward(model, architecture, batch, columns)
+                lengths = np.array([len(sequence) for sequence in batch])
+                # Attention that is causal and nothing else needs no mask for what comes later.
+                told = architecture.obstacle is not None and lengths[0] < lengths[-1]
+                logits = logits_of(
+                    model,
+                    architecture,
+                    _padded(batch),
+                    np.arange(lengths[-1]),
+                    columns,
+                    lengths if told else None,
+                )
                 rows = (here.keys // width - start) * len(columns) + column
                 answers.read(logits.flatten(0, 1), rows, here)
-                counts.forward(len(batch) * len(batch[-1]))
+                counts.forward(len(batch) * int(lengths[-1]))
 
             each = longest * (architecture.token_bytes + architecture.logits_bytes)
             fit = max(1, most // longest)
@@ -95,27 +106,11 @@ def _alike(sequences: Sequences, *, exactly: bool) -> Iterator[tuple[int, Sequen
         first += len(members)
 
 
-def _forward(
-    model: Any, architecture: Architecture, batch: Sequences, columns: NDArray[np.int64]
-) -> torch.Tensor:
-    """Logits of some columns of a batch, ``(batch, columns, vocabulary)``."""
-    width = len(batch[-1])
-    tokens = np.empty((len(batch), width), dtype=np.int64)
+def _padded(batch: Sequences) -> NDArray[np.int64]:
+    """Token ids of a batch, ``(batch, longest)``."""
+    tokens = np.empty((len(batch), len(batch[-1])), dtype=np.int64)
     for row, sequence in zip(tokens, batch, strict=True):
         row[: len(sequence)] = sequence
         # A padding token at the end makes transformers warn of a mask that is missing.
         row[len(sequence) :] = sequence[-1]
-    lengths = torch.tensor([len(sequence) for sequence in batch], device=architecture.device)
-    places = torch.arange(width, device=architecture.device)
-    keep = torch.from_numpy(columns).to(architecture.device)
-    settings: dict[str, Any] = {"use_cache": False}
-    if architecture.takes_positions:
-        settings["position_ids"] = places.expand(len(batch), -1)
-    if architecture.obstacle is not None and len(batch[0]) < width:
-        settings["attention_mask"] = (places < lengths[:, None]).long()
-    if architecture.keeps_logits:
-        settings["logits_to_keep"] = keep
-    logits: torch.Tensor = model(
-        input_ids=torch.from_numpy(tokens).to(architecture.device), **settings
-    ).logits
-    return logits if architecture.keeps_logits else logits[:, keep.to(logits.device)]
+    return tokens

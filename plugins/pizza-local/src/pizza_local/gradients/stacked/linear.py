@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_FEW_ROWS = 700
+_COLUMNS = 1024
 
 
 class Scratch:
@@ -58,9 +62,14 @@ class Linear:
     def forward(self, x: Tensor) -> Tensor:
         """``[rows, inputs]`` to ``[rows, outputs]``."""
         bias: Tensor | None = self._module.bias
-        if bias is None:
-            return x @ self.weight
-        return torch.addmm(bias[self._outputs], x, self.weight)
+        weight = self.weight
+        out = x.new_empty(x.shape[0], weight.shape[1])
+        for part in _parts(x, weight.shape[1]):
+            if bias is None:
+                torch.mm(x, weight[:, part], out=out[:, part])
+            else:
+                torch.addmm(bias[self._outputs][part], x, weight[:, part], out=out[:, part])
+        return out
 
     def forward_few(self, x: Tensor) -> Tensor:
         """As `forward`, for few rows and very many outputs: a head's logits.
@@ -74,6 +83,22 @@ class Linear:
 
     def backward(self, g: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         """Cotangents of the inputs, ``[rows, outputs]`` to ``[rows, inputs]``, into ``out``."""
-        if add:
-            return out.addmm_(g, self.weight.t())
-        return torch.mm(g, self.weight.t(), out=out)
+        weight = self.weight.t()
+        for part in _parts(g, weight.shape[1]):
+            if add:
+                out[:, part].addmm_(g, weight[:, part])
+            else:
+                torch.mm(g, weight[:, part], out=out[:, part])
+        return out
+
+
+def _parts(left: Tensor, n_columns: int) -> Iterator[slice]:
+    """Columns of a product that are done together.
+
+    On two cores MKL is up to 20 % faster with some hundred rows and a thousand columns at once
+    than with three thousand; from 700 rows on it makes no difference.
+    """
+    few = left.device.type == "cpu" and left.shape[0] < _FEW_ROWS
+    n_parts = max(1, round(n_columns / _COLUMNS)) if few else 1
+    for part in range(n_parts):
+        yield slice(part * n_columns // n_parts, (part + 1) * n_columns // n_parts)

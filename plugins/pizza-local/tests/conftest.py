@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Surroundings of all tests of local models."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads of tiny models wait for one another longer than they work."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
