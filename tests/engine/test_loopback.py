@@ -69,8 +69,8 @@ async def test_real_refusals_are_waited_out():
     async with opened(rule=rule, latency_s=0.01) as (scheduler, stats):
         results = await scheduler.run(requests(300))
     assert not any(isinstance(result, Exception) for result in results)
-    # A bucket of a tenth of a second, on a busy machine: some, and no storm.
-    assert stats.refused <= 30
+    # A bucket of a tenth of a second: some on a busy machine, and no storm, which is thousands.
+    assert stats.refused <= 100
     assert scheduler.statistics.rate_limited == stats.refused
 
 
