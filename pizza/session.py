@@ -18,7 +18,7 @@ from pizza._engine.clock import Clock, SystemClock
 from pizza._engine.measure import Account, Progress
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
-from pizza._explain import Job, Meter, explain
+from pizza._explain import USUAL_METRICS, Job, Meter, explain
 from pizza._parts import resolve, resolve_metrics, resolve_units
 from pizza._plugins import Registry
 from pizza.abc import Backend, ResponseCache
@@ -311,19 +311,29 @@ class Session:
         """
         self._check_open()
         registry = self.plugins
-        job = Job(
-            prompt=Prompt.of(prompt),
-            units=resolve_units(registry, units),
-            method=resolve(registry, "method", method),
-            perturbation=resolve(registry, "perturbation", perturbation),
-            metrics=None if metrics is None else resolve_metrics(registry, metrics),
-            target=Target.given(target) if isinstance(target, str) else target or Target(),
-            generation=generation or Generation(),
-            evidence=evidence,
-            seed=seed,
-            skip_failures=skip_failures,
-            on_progress=on_progress,
-        )
+        target = Target.given(target) if isinstance(target, str) else target or Target()
+
+        def named() -> Job:
+            if metrics is None:
+                # What is used then is settled later; it is imported here, too.
+                for usual in USUAL_METRICS:
+                    registry.load("metric", usual)
+            return Job(
+                prompt=Prompt.of(prompt),
+                units=resolve_units(registry, units),
+                method=resolve(registry, "method", method),
+                perturbation=resolve(registry, "perturbation", perturbation),
+                metrics=None if metrics is None else resolve_metrics(registry, metrics),
+                target=target,
+                generation=generation or Generation(),
+                evidence=evidence,
+                seed=seed,
+                skip_failures=skip_failures,
+                on_progress=on_progress,
+            )
+
+        # Parts are imported when they are first named, and some import much: not on the loop.
+        job = await self._in_thread(named)
         return await explain(
             job,
             registry=registry,

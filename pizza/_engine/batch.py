@@ -209,6 +209,9 @@ class Batcher:
                     future.set_result(result)
                 else:
                     future.set_exception(result)
+                # Its caller stores it and compares it: one after the other, so that a batch that is
+                # answered at once does not hold up the loop.
+                await asyncio.sleep(0)
         if missing:
             raise PluginContractError(
                 f"{self._backend.name}: answer_batch gave {len(batch) - len(missing)} answers for "

@@ -17,6 +17,9 @@ from pizza.errors import (
 )
 from pizza.prompt import Unit
 
+USUAL_METRICS = ("logprob-diff", "edit-distance")
+"""What is measured when nobody names a metric: with log-probabilities, and without."""
+
 
 def negotiate(context: Context) -> None:
     """Hold what the parts and the target need against what the backend may be able to do.
@@ -32,7 +35,7 @@ def negotiate(context: Context) -> None:
     if isinstance(job.method.value, InternalsMethod):
         _negotiate_inspection(context, declared)
         return
-    context.metrics = job.metrics or resolve_metrics(context.registry, "logprob-diff")
+    context.metrics = job.metrics or resolve_metrics(context.registry, USUAL_METRICS[0])
     if job.metrics is None and not declared & {Capability.LOGPROBS, Capability.SCORE}:
         compare_texts(context)
     if _needs_score(context) and job.evidence == "complete":
@@ -127,7 +130,7 @@ def compare_texts(context: Context) -> None:
         f"{context.backend.name} gives no log-probabilities: the texts are compared instead "
         "(edit-distance), which sees only changes large enough to change the words."
     )
-    context.metrics = resolve_metrics(context.registry, "edit-distance")
+    context.metrics = resolve_metrics(context.registry, USUAL_METRICS[1])
     context.scored = False
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pizza.errors import BadRequestError, ConfigError
@@ -42,19 +42,47 @@ class InputToken:
     end: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
     """A prompt as the model reads it.
 
+    A round of perturbed prompts has a hundred thousand tokens, and only their ids are needed to
+    score them: where they come from is found out when somebody asks. (As many objects would set off
+    collections of garbage that hold up the event loop.)
+
     Attributes:
         ids: Token ids.
-        tokens: The same, with where they come from.
         extra: Further inputs of the model, one number per token (segment ids).
+
+    Args:
+        ids: Token ids.
+        find: Finds the tokens.
+        extra: Further inputs.
     """
 
-    ids: tuple[int, ...]
-    tokens: tuple[InputToken, ...]
-    extra: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    __slots__ = ("_find", "_tokens", "extra", "ids")
+
+    def __init__(
+        self,
+        *,
+        ids: tuple[int, ...],
+        find: Callable[[], Sequence[InputToken]],
+        extra: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        self.ids = ids
+        self.extra = extra or {}
+        self._find = find
+        self._tokens: tuple[InputToken, ...] | None = None
+
+    @property
+    def tokens(self) -> tuple[InputToken, ...]:
+        """The same as `ids`, with where they come from.
+
+        Raises:
+            BadRequestError: The template changes messages, so that they cannot be found.
+        """
+        if self._tokens is None:
+            self._tokens = tuple(self._find())
+        return self._tokens
 
 
 class Encoder:
@@ -104,27 +132,21 @@ class Encoder:
         Raises:
             BadRequestError: The template cannot be applied, or nothing is left to read.
         """
-        if self._chat:
-            text, places = self._templated(prompt)
-            encoded = self._call(text, add_special_tokens=False, return_offsets_mapping=True)
-        else:
-            text, places = self._plain(prompt)
-            encoded = self._call(text, add_special_tokens=True, return_offsets_mapping=True)
-        ids: list[int] = list(encoded["input_ids"])
+        text = self._text(prompt)
+        encoded = self._call(text, add_special_tokens=not self._chat)
+        ids = tuple(encoded["input_ids"])
         if not ids:
             raise BadRequestError(
                 f"the prompt has no tokens for {self._who}: give it a text.", backend=self._who
             )
-        tokens = [
-            self._token(index, text, span, places)
-            for index, span in zip(ids, encoded["offset_mapping"], strict=True)
-        ]
         extra = {}
         if "token_type_ids" in encoded:
             extra["token_type_ids"] = tuple(encoded["token_type_ids"])
-        return Encoding(ids=tuple(ids), tokens=tuple(tokens), extra=extra)
+        return Encoding(ids=ids, find=lambda: self._located(prompt, text), extra=extra)
 
-    def _plain(self, prompt: Prompt) -> tuple[str, list[Place]]:
+    def _text(self, prompt: Prompt) -> str:
+        if self._chat:
+            return self._render(prompt, [message.text for message in prompt.messages])
         if prompt.kind == "chat" and len(prompt.messages) > 1:
             raise BadRequestError(
                 f"{self._who} has no chat template, and the prompt is a chat of "
@@ -132,17 +154,27 @@ class Encoder:
                 "template.",
                 backend=self._who,
             )
-        text = prompt.messages[0].text
-        return text, [Place(message=0, at=0, start=0, length=len(text))]
+        return prompt.messages[0].text
 
-    def _templated(self, prompt: Prompt) -> tuple[str, list[Place]]:
+    def _located(self, prompt: Prompt, text: str) -> list[InputToken]:
+        """The tokens of what `_text` made of a prompt."""
+        encoded = self._call(text, add_special_tokens=not self._chat, return_offsets_mapping=True)
+        places = self._places(prompt, text)
+        return [
+            self._token(index, text, span, places)
+            for index, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ]
+
+    def _places(self, prompt: Prompt, text: str) -> list[Place]:
+        """Where the messages stand in the text."""
+        if not self._chat:
+            return [Place(message=0, at=0, start=0, length=len(text))]
         contents = [message.text for message in prompt.messages]
-        text = self._render(prompt, contents)
         try:
             frame = self._render(prompt, marked(contents))
         except BadRequestError:
             frame = ""
-        return text, framed(text, frame, contents) or self._found(text, contents)
+        return framed(text, frame, contents) or self._found(text, contents)
 
     def _render(self, prompt: Prompt, contents: Sequence[str]) -> str:
         messages = [

@@ -108,7 +108,7 @@ class FeatureEncoder:
             for number, message in enumerate(prompt.messages)
             for start, end, feature in self._occurrences(message.text)
         ]
-        return Encoding(ids=tuple(token.id for token in tokens), tokens=tuple(tokens))
+        return Encoding(ids=tuple(token.id for token in tokens), find=lambda: tokens)
 
     def special_spans(self, prompt: Prompt) -> list[FixedSpan]:
         """No text is anything but text."""
