@@ -115,6 +115,8 @@ class Encoder:
         self._who = who
         self.name = who
         self._lock = threading.Lock()
+        self._pieces: dict[int, str] = {}
+        self._output: tuple[tuple[int, ...], tuple[str, ...]] = ((), ())
         self.special: frozenset[int] = frozenset(tokenizer.all_special_ids) | frozenset(
             index for index, added in tokenizer.added_tokens_decoder.items() if added.special
         )
@@ -293,6 +295,15 @@ class Encoder:
         was cut inside a character loses nothing. Joined, pieces are the decoded text, where each
         of them is a text by itself.
         """
+        # The output that is explained is the same in every request of a round.
+        last, known = self._output
+        wanted = tuple(ids)
+        if last != wanted:
+            known = self._cut_up(wanted)
+            self._output = wanted, known
+        return known
+
+    def _cut_up(self, ids: Sequence[int]) -> tuple[str, ...]:
         pieces: list[str] = []
         whole = 0
         """Tokens that are known to end where a character ends."""
@@ -313,6 +324,13 @@ class Encoder:
 
     def piece(self, index: int) -> str:
         """The text of one token by itself."""
+        # A round asks for thousands of alternatives, most of them over and over.
+        known = self._pieces.get(index)
+        if known is None:
+            known = self._pieces[index] = self._piece(index)
+        return known
+
+    def _piece(self, index: int) -> str:
         text = self.decode([index])
         if text and "\ufffd" not in text:
             return text
