@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from pizza.abc import Game, Method, Plan
+from pizza.abc import Game, Plan
 from pizza.methods._paired_fit import PairedValues, fit_pairs, paired_scores
-from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import draw_pairs, uniform_masses
+from pizza.methods._uniform_pairs import UniformPairs
 
 
-class LeverageShap(Method):
+class LeverageShap(UniformPairs):
     """Shapley values by regression on coalitions drawn by their leverage scores.
 
     The leverage of a coalition in KernelSHAP's regression is ``1 / C(n,s)`` (Musco & Witter 2025,
@@ -32,21 +29,11 @@ class LeverageShap(Method):
     Cost: ``samples`` calls (one less when even), all in one round.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
-
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """The empty coalition and a pair; all coalitions at most."""
-        return paired_calls(n_units, self.samples, fewest=3)
+    name = "leverage-shap"
 
     def plan(self, game: Game) -> Plan:
         """One round of the empty coalition and the pairs."""
-        n = game.n_units
-        spend = coalitions_to_spend(
-            game, self.samples, fewest=3, default=max(128, 8 * n), who="leverage-shap"
-        )
-        rng = np.random.default_rng(game.seed)
-        pairs = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng)
+        _, pairs = self.draw(game)
         values = yield pairs.round()
         measured = PairedValues.of(values)
         fit = fit_pairs(pairs, measured, ridge_when_singular=True)

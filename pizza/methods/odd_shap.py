@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan
+from pizza.abc import Game, Plan
 from pizza.methods._paired_fit import Fit, PairedValues, fit_pairs, paired_scores
-from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import Floats, Pairs, draw_pairs, uniform_masses
+from pizza.methods._subsets import Floats, Pairs
+from pizza.methods._uniform_pairs import UniformPairs
 
 _FOLDS = 10
 _STRONGEST = 16
@@ -25,7 +25,7 @@ _PER_TERM = 2
 """Pairs per term at least."""
 
 
-class OddShap(Method):
+class OddShap(UniformPairs):
     """``v_odd(S) = sum over odd T of beta_T chi_T(S)``, ``phi_i = 2 sum_{T with i} beta_T / |T|``.
 
     ``v_odd(S) = (v(S) - v(complement)) / 2`` and ``chi_T(S)`` is the product over T of +1 for units
@@ -50,21 +50,12 @@ class OddShap(Method):
     Cost: ``samples`` calls (one less when even), all in one round.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
-
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """The empty coalition and a pair; all coalitions at most."""
-        return paired_calls(n_units, self.samples, fewest=3)
+    name = "odd-shap"
 
     def plan(self, game: Game) -> Plan:
         """One round of the empty coalition and the pairs."""
         n = game.n_units
-        spend = coalitions_to_spend(
-            game, self.samples, fewest=3, default=max(128, 8 * n), who="odd-shap"
-        )
-        rng = np.random.default_rng(game.seed)
-        pairs = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng)
+        rng, pairs = self.draw(game)
         order = rng.permutation(len(pairs.present))
         measured = PairedValues.of((yield pairs.round()))
         # With every pair the terms of units alone give the exact values: nothing is to be chosen.

@@ -6,17 +6,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan
+from pizza.abc import Game, Plan
 from pizza.methods._paired_fit import Fit, PairedValues, paired_scores
-from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import Floats, Pairs, draw_pairs, uniform_masses
+from pizza.methods._subsets import Floats, Pairs
+from pizza.methods._uniform_pairs import UniformPairs
 
 _FOLDS = 10
 _STRENGTHS = np.append(0.0, np.geomspace(1e-3, 10.0, 9))
 """Ridge strengths that are tried, relative to the mean square of the design's singular values."""
 
 
-class RegressionMsr(Method):
+class RegressionMsr(UniformPairs):
     """``phi = phi(g) + mean_S [v(S) - g(S)] (p_{s-1} 1[i in S] - p_s 1[i not in S]) / D(S)``.
 
     Witter, Liu & Musco 2025, equation 5, with ``p_s = s! (n-s-1)! / n!`` and a linear surrogate g,
@@ -42,21 +42,11 @@ class RegressionMsr(Method):
     decompositions of their matrix.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
-
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """The empty coalition and a pair; all coalitions at most."""
-        return paired_calls(n_units, self.samples, fewest=3)
+    name = "regression-msr"
 
     def plan(self, game: Game) -> Plan:
         """One round of the empty coalition and the pairs."""
-        n = game.n_units
-        spend = coalitions_to_spend(
-            game, self.samples, fewest=3, default=max(128, 8 * n), who="regression-msr"
-        )
-        rng = np.random.default_rng(game.seed)
-        pairs = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng)
+        rng, pairs = self.draw(game)
         folds = rng.permutation(len(pairs.present)) % _FOLDS
         measured = PairedValues.of((yield pairs.round()))
         return paired_scores(pairs, measured, _fit(pairs, measured, folds))
