@@ -211,7 +211,7 @@ class LocalBackend(Backend):
             return await self._worker.run(lambda stop: model.inspect(inspection, method, stop))
         except (PizzaError, asyncio.CancelledError):
             raise
-        except (RuntimeError, MemoryError, NotImplementedError) as error:
+        except (RuntimeError, MemoryError) as error:
             raise self._translated(error) from error
 
     def _translated(self, error: BaseException) -> PizzaError:

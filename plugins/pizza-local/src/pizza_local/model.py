@@ -24,7 +24,7 @@ from pizza_local.gradients.engine import Engine
 from pizza_local.kinds.base import Job, Kind, Written
 from pizza_local.scoring import Scored
 from pizza_local.subjects import Network
-from pizza_local.views import make_view
+from pizza_local.viewing import make_view
 
 Emit = Callable[[tuple[int, Reply | BackendError]], None]
 

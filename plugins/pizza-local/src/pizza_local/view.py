@@ -258,7 +258,7 @@ class View:
         self, side: Side, points: Tensor, level: Level
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Values of the positions, and gradients with row 0 = whole."""
-        function = _Windowed(_set(side.function), self.window if side.sign > 0 else None)
+        function = self._function(side)
         found = self.engine.gradients(
             side.subject,
             points[:, side.places],
@@ -284,8 +284,12 @@ class View:
         total[:, :, side.places] = part
         return total
 
+    def _function(self, side: Side) -> _Windowed:
+        """What is explained of a side; a span is one of the preferred output."""
+        return _Windowed(_set(side.function), self.window if side.sign > 0 else None)
+
     def _add_values(self, rows: Tensor | None, side: Side, each: Tensor) -> Tensor:
-        function = _Windowed(_set(side.function), self.window if side.sign > 0 else None)
+        function = self._function(side)
         whole = function.whole(each).unsqueeze(-1)
         if rows is None:
             return whole if self.level == "sequence" else torch.cat([whole, each], dim=-1)

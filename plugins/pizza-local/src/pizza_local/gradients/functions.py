@@ -8,6 +8,7 @@ of the positions' numbers, so that gradients of the positions add up to the grad
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,7 +36,7 @@ class Function(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Sum:
+class _Sum(ABC):
     """Functions whose whole is the sum over the positions.
 
     Attributes:
@@ -55,9 +56,9 @@ class _Sum:
         """See `Function.whole`."""
         return each.sum(-1)
 
+    @abstractmethod
     def each(self, logits: Tensor) -> Tensor:
         """See `Function.each`."""
-        raise NotImplementedError
 
     def _picked(self, values: Tensor) -> Tensor:
         index = self.targets.to(values.device).expand(values.shape[:-1]).unsqueeze(-1)

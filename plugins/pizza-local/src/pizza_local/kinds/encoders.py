@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -79,8 +80,9 @@ class _EncoderKind(Kind):
         }
         return list(self.network.model(input_ids=ids, attention_mask=mask, **extra).logits)
 
+    @abstractmethod
     def _logits(self, jobs: Sequence[Job]) -> list[Tensor]:
-        raise NotImplementedError
+        """Logits ``(n_i, vocabulary)`` at the places of each job's output."""
 
 
 class ClassifierKind(_EncoderKind):
