@@ -271,6 +271,35 @@ class Metric(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tariff:
+    """What coalitions cost, where a budget is counted in tokens or dollars.
+
+    Attributes:
+        currency: ``"tokens"`` or ``"dollars"``.
+        call: Cost of a coalition without any unit, outputs included.
+        units: What each present unit adds, ``(n_units,)``. Read-only.
+        limit: What all coalitions together may cost.
+        max_calls: Coalitions that may be evaluated besides, or ``None``.
+    """
+
+    currency: str
+    call: float
+    units: NDArray[np.float64]
+    limit: float
+    max_calls: int | None = None
+
+    def of(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The cost of each coalition of ``(m, n_units)``."""
+        result: NDArray[np.float64] = self.call + coalitions @ self.units
+        return result
+
+    def calls(self, share: float) -> int:
+        """Coalitions that the limit pays for when they hold that share of the units."""
+        affordable = int(self.limit // (self.call + share * float(self.units.sum())))
+        return affordable if self.max_calls is None else min(affordable, self.max_calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Game:
     """What a method may know before it asks for values.
 
@@ -282,7 +311,12 @@ class Game:
         groups: Per unit, its (message, paragraph, sentence) numbers, ``(n_units, 3)`` int.
         lengths: Characters of each unit, ``(n_units,)`` int.
         seed: Seed of everything random.
-        max_calls: Coalitions that may be evaluated, or ``None``.
+        max_calls: Coalitions that may be evaluated, or ``None``. Safe for any coalitions: where
+            the budget is counted in tokens or dollars, each is taken to hold every unit.
+        tariff: What coalitions cost, for methods that get more out of such a budget; or ``None``.
+        noise: Standard deviation of each column's values, ``(n_columns,)``, that comes from a
+            model that answers one prompt in several ways; ``None`` = not measured, or none.
+        noise_all: The same for the value of all units, which other values are relative to.
     """
 
     n_units: int
@@ -291,6 +325,9 @@ class Game:
     lengths: NDArray[np.int64]
     seed: int = 0
     max_calls: int | None = None
+    tariff: Tariff | None = None
+    noise: NDArray[np.float64] | None = None
+    noise_all: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -370,6 +407,28 @@ class Method(ABC):
 
         Raises:
             BudgetTooSmallError: ``game.max_calls`` is below the method's minimum.
+        """
+
+
+class Estimator(Method):
+    """A method that can also conclude from coalitions that it did not choose.
+
+    So it can be applied again to what another method has measured.
+    """
+
+    @abstractmethod
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """What the method concludes from these values.
+
+        Args:
+            game: As for `plan`; its budget counts for nothing.
+            coalitions: ``(m, n_units)``, distinct; that of all units may be among them.
+            values: ``(m, n_columns)``; NaN = not known.
+
+        Raises:
+            ConfigError: The estimator does not suit coalitions like these, or they are too few.
         """
 
 
