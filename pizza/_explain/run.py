@@ -7,6 +7,7 @@ The order matters: everything that can be found wrong without paying is found fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,49 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
 
 
 async def _explain(context: Context, started: float) -> Attribution:
+    units = await _agreed(context)
+    if isinstance(context.job.method.value, InternalsMethod):
+        return await inspect(context, units, started)
+    ready = await prepared(context, units)
+    scores = await _score(context, ready)
+    return _result(context, ready, scores, started)
+
+
+async def _agreed(context: Context) -> tuple[Unit, ...]:
+    """The prompt's units, after what was asked for was held against what the backend can do."""
     negotiate(context)
     hold_special_tokens(context)
+    return await segment(context, resources(context))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A prompt of which coalitions can be measured.
+
+    Attributes:
+        units: Its units.
+        output: The reference output.
+        measurement: Measures coalitions.
+        game: What a method may know.
+    """
+
+    units: tuple[Unit, ...]
+    output: Completion
+    measurement: Measurement
+    game: Game
+
+
+async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> Prepared:
+    """Ask for the reference; from then on coalitions can be measured with `drive`.
+
+    Args:
+        context: The attribution's context.
+        units: Its units, where they are known.
+    """
+    units = units or await _agreed(context)
     job = context.job
-    lent = resources(context)
-    units = await segment(context, lent)
-    if isinstance(job.method.value, InternalsMethod):
-        return await inspect(context, units, started)
     check_budget(context, len(units))
+    lent = resources(context)
     await context.in_thread(job.perturbation.value.prepare, job.prompt, units, lent)
     await confirm(context)
     questions, output = await _first_answers(context)
@@ -76,8 +112,8 @@ async def _explain(context: Context, started: float) -> Attribution:
         skip_failures=job.skip_failures,
         on_progress=job.on_progress,
     )
-    scores = await _score(context, measurement, units, len(output.tokens))
-    return _result(context, measurement, units, output, scores, started)
+    game = _game(context, units, len(output.tokens))
+    return Prepared(units=units, output=output, measurement=measurement, game=game)
 
 
 async def _first_answers(context: Context) -> tuple[list[Question], Completion]:
@@ -93,14 +129,12 @@ async def _first_answers(context: Context) -> tuple[list[Question], Completion]:
         return await ask_reference(context)
 
 
-async def _score(
-    context: Context, measurement: Measurement, units: Sequence[Unit], n_tokens: int
-) -> Scores:
+def _game(context: Context, units: Sequence[Unit], n_tokens: int) -> Game:
     from pizza.segmenters.groups import groups
 
     job = context.job
     left = calls_left(context)
-    game = Game(
+    return Game(
         n_units=len(units),
         n_columns=len(context.metrics) * (1 + n_tokens),
         groups=frozen_array(groups(job.prompt, units), dtype=np.int64),
@@ -108,25 +142,23 @@ async def _score(
         seed=job.seed,
         max_calls=None if left is None else left // questions_per_coalition(context),
     )
-    scores = await drive(job.method.value.plan(game), measurement, len(units), job.method.name)
+
+
+async def _score(context: Context, ready: Prepared) -> Scores:
+    method, game = context.job.method, ready.game
+    scores = await drive(method.value.plan(game), ready.measurement, game.n_units, method.name)
     expected = (game.n_columns, game.n_units)
     if not isinstance(scores, Scores) or scores.values.shape != expected:
         shape = getattr(getattr(scores, "values", None), "shape", None)
         raise PluginContractError(
-            f"the method {job.method.name!r} returned {type(scores).__name__} of shape {shape}; "
+            f"the method {method.name!r} returned {type(scores).__name__} of shape {shape}; "
             f"expected pizza.abc.Scores with values (n_columns, n_units) = {expected}."
         )
     return scores
 
 
-def _result(
-    context: Context,
-    measurement: Measurement,
-    units: tuple[Unit, ...],
-    output: Completion,
-    scores: Scores,
-    started: float,
-) -> Attribution:
+def _result(context: Context, ready: Prepared, scores: Scores, started: float) -> Attribution:
+    measurement, output = ready.measurement, ready.output
     n_rows = 1 + len(output.tokens)
     labels = [part.label for part in context.metrics]
 
@@ -137,7 +169,7 @@ def _result(
     account = context.account
     return Attribution(
         prompt=context.job.prompt,
-        units=units,
+        units=ready.units,
         target=context.job.target,
         output=output,
         results=tuple(
