@@ -8,13 +8,32 @@ from typing import Annotated
 
 import typer
 
+from pizza.cli.options import (
+    MEASURE,
+    MODEL,
+    OUTPUT,
+    ApiKeyEnv,
+    AsJson,
+    Attempts,
+    BackendOption,
+    BaseUrl,
+    Cache,
+    Concurrency,
+    Debug,
+    MaxCalls,
+    MaxCost,
+    MaxTotalTokens,
+    NoCache,
+    Output,
+    Quiet,
+    Rpm,
+    SkipFailures,
+    Timeout,
+    Tpm,
+)
 from pizza.cli.sources import Source
 
 _PROMPT = "Prompt"
-_MODEL = "Model"
-_MEASURE = "What to measure"
-_LIMITS = "Limits, budget and cache"
-_OUTPUT = "Output"
 
 
 def attribute(
@@ -71,36 +90,20 @@ def attribute(
             "-m",
             metavar="BACKEND[:MODEL]",
             help="For example embedded, openai:gpt-4o-mini.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = "embedded",
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the server is.", rich_help_panel=_MODEL)
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The environment variable that holds the key. Never the key itself.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    backend_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="A further option of the backend, for example api=responses; may be repeated.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    backend_option: BackendOption = None,
     max_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Longest output, tokens.", rich_help_panel=_MODEL)
+        int, typer.Option(metavar="N", help="Longest output, tokens.", rich_help_panel=MODEL)
     ] = 64,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="0 = the most likely output.", rich_help_panel=_MODEL)
+        float, typer.Option(metavar="T", help="0 = the most likely output.", rich_help_panel=MODEL)
     ] = 0.0,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="For everything random.", rich_help_panel=_MODEL)
+        int, typer.Option(metavar="N", help="For everything random.", rich_help_panel=MODEL)
     ] = 0,
     units: Annotated[
         str,
@@ -110,7 +113,7 @@ def attribute(
             metavar="NAME",
             help="What is perturbed as a whole: token, word, sentence, paragraph, message, "
             "regex:pattern=...",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = "word",
     method: Annotated[
@@ -118,7 +121,7 @@ def attribute(
         typer.Option(
             metavar="NAME",
             help="leave-one-out, sliding-window:size=3, hierarchical, ...",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = "leave-one-out",
     perturbation: Annotated[
@@ -126,7 +129,7 @@ def attribute(
         typer.Option(
             metavar="NAME",
             help="What stands in for an absent unit: delete, fixed:text=..., ...",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = "delete",
     metric: Annotated[
@@ -135,7 +138,7 @@ def attribute(
             metavar="NAME",
             help="How a change is measured; may be repeated, the first one colours the prompt. "
             "By default logprob-diff, or edit-distance where there are no log-probabilities.",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = None,
     target: Annotated[
@@ -143,7 +146,7 @@ def attribute(
         typer.Option(
             metavar="TEXT",
             help="Explain this output instead of the model's own.",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = None,
     contrast: Annotated[
@@ -151,7 +154,7 @@ def attribute(
         typer.Option(
             metavar="TEXT",
             help="With --target: why that output and not this one.",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = None,
     span: Annotated[
@@ -159,7 +162,7 @@ def attribute(
         typer.Option(
             metavar="START:END",
             help="Explain only these characters of the output, counted from 0.",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = None,
     evidence: Annotated[
@@ -168,116 +171,36 @@ def attribute(
             metavar="KIND",
             help="score: the output is scored with each changed prompt; complete: the model "
             "answers each; auto: score where the model can.",
-            rich_help_panel=_MEASURE,
+            rich_help_panel=MEASURE,
         ),
     ] = "auto",
-    skip_failures: Annotated[
-        bool,
-        typer.Option(
-            "--skip-failures",
-            help="Give no score to a change that the model refuses to answer, instead of failing.",
-            rich_help_panel=_MEASURE,
-        ),
-    ] = False,
-    rpm: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N",
-            help="Requests per minute; by default what the server announces.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    tpm: Annotated[
-        float | None, typer.Option(metavar="N", help="Tokens per minute.", rich_help_panel=_LIMITS)
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Requests at the same time; by default 50, or what a model in this process "
-            "answers together.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    attempts: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Attempts per request, the first included.", rich_help_panel=_LIMITS
-        ),
-    ] = 6,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Seconds that one attempt may take.", rich_help_panel=_LIMITS
-        ),
-    ] = 120.0,
-    max_calls: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Most requests to send.", rich_help_panel=_LIMITS),
-    ] = None,
-    max_total_tokens: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Most prompt and output tokens to pay for.", rich_help_panel=_LIMITS
-        ),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(metavar="USD", help="Most US dollars to spend.", rich_help_panel=_LIMITS),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            envvar="PIZZA_CACHE",
-            help="The file of answers that were paid for; by default in the user's cache folder.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    no_cache: Annotated[
-        bool,
-        typer.Option("--no-cache", help="Keep no answers on disk.", rich_help_panel=_LIMITS),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="One JSON document on standard output, nothing else.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            help="Also write the result to a JSON file.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
+    skip_failures: SkipFailures = False,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    concurrency: Concurrency = None,
+    attempts: Attempts = 6,
+    timeout: Timeout = 120.0,
+    max_calls: MaxCalls = None,
+    max_total_tokens: MaxTotalTokens = None,
+    max_cost: MaxCost = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+    as_json: AsJson = False,
+    output: Output = None,
     top: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Rows of the table of units.", rich_help_panel=_OUTPUT
+            metavar="N", min=1, help="Rows of the table of units.", rich_help_panel=OUTPUT
         ),
     ] = 8,
     show_all: Annotated[
         bool,
         typer.Option(
-            "--all", help="Show long prompts whole and every unit.", rich_help_panel=_OUTPUT
+            "--all", help="Show long prompts whole and every unit.", rich_help_panel=OUTPUT
         ),
     ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet", "-q", help="No progress and no suggestions.", rich_help_panel=_OUTPUT
-        ),
-    ] = False,
-    debug: Annotated[
-        bool,
-        typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_OUTPUT),
-    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Show which parts of a prompt made a model say what it said.
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pizza import __version__
+from pizza.cli.connection import default_cache
 from pizza.cli.consoles import out
-from pizza.cli.order import default_cache
 from pizza.cli.plugins import inventory
 from pizza.render.text import plural
 from pizza.specs import BackendSpec

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from pizza.cli.connection import Connection
 from pizza.cli.consoles import err, orderly, out, show, view_for, write_json
 from pizza.cli.failures import INTERRUPTED, OK, report
 from pizza.cli.order import Order
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from pizza._plugins import Registry
     from pizza.attribution import Attribution
     from pizza.session import Progress as Step
+    from pizza.session import Session
+
+_T = TypeVar("_T")
+Listen: TypeAlias = "Callable[[Step], None]"
 
 
 @dataclass(slots=True)
@@ -58,34 +63,71 @@ class Run:
 
 
 def execute(order: Order) -> int:
-    """Do what was asked for; return the exit code."""
+    """Explain the prompt of an order; return the exit code."""
+
+    def work(run: Run, console: Console) -> tuple[Prompt, Attribution]:
+        prompt = order.source.read()
+        call = order.call_options()
+
+        async def ask(session: Session, listen: Listen) -> Attribution:
+            return await session.attribute(prompt, on_progress=listen, **call)
+
+        return prompt, in_session(order, run, console, ask)
+
+    return conduct(
+        order,
+        work,
+        save=lambda found, path: found[1].save(path),
+        show=lambda found, run: _show(order, *found, run),
+    )
+
+
+def conduct(
+    order: Connection,
+    work: Callable[[Run, Console], _T],
+    *,
+    save: Callable[[_T, Path], None],
+    show: Callable[[_T, Run], None],
+) -> int:
+    """Do what was asked for, and turn whatever happens into an exit code.
+
+    Args:
+        order: The command's options.
+        work: Does it; gets the run and standard error.
+        save: Writes the result to a file.
+        show: Prints the result.
+    """
     console = err()
     run = Run()
     variables = (order.api_key_env,) if order.api_key_env else ()
     try:
         with orderly():
-            prompt = order.source.read()
-            attribution = _attributed(order, prompt, run, console)
+            result = work(run, console)
         if order.output is not None:
-            _save(attribution, order.output)
+            _save(result, order.output, save)
     except KeyboardInterrupt:
         _say_interrupted(console, run)
         return INTERRUPTED
     except Exception as error:  # the last place where it can be turned into an exit code
         return report(error, console, debug=order.debug, variables=variables, kept=run.kept)
-    _show(order, prompt, attribution, run)
+    show(result, run)
     return OK
 
 
-def _attributed(order: Order, prompt: Prompt, run: Run, console: Console) -> Attribution:
-    call = order.call_options()
+def in_session(
+    order: Connection,
+    run: Run,
+    console: Console,
+    ask: Callable[[Session, Listen], Coroutine[Any, Any, _T]],
+) -> _T:
+    """What ``ask`` returns in a session of its own, with progress shown meanwhile."""
     order.check_output()
     run.cache = order.cache_path()
     session_options = order.session_options(run.cache)
     # Imported here: it brings numpy, and the checks above answer without it.
     from pizza.session import Session
 
-    async def work(watch: Callable[[Step], None]) -> Attribution:
+    async def work(watch: Listen) -> _T:
         async with Session(order.model, **session_options) as session:
             run.registry = session.plugins
 
@@ -94,7 +136,7 @@ def _attributed(order: Order, prompt: Prompt, run: Run, console: Console) -> Att
                 run.answers = max(0, step.calls - session.statistics.retries)
                 watch(step)
 
-            return await session.attribute(prompt, on_progress=listen, **call)
+            return await ask(session, listen)
 
     with _progress(console, order) as watch:
         # On Ctrl-C asyncio.run cancels the work and waits until the session has closed.
@@ -102,7 +144,7 @@ def _attributed(order: Order, prompt: Prompt, run: Run, console: Console) -> Att
 
 
 @contextmanager
-def _progress(console: Console, order: Order) -> Iterator[Callable[[Step], None]]:
+def _progress(console: Console, order: Connection) -> Iterator[Listen]:
     """A live line on standard error, when somebody is there to see it."""
     if order.quiet or not console.is_terminal:
         yield lambda step: None
@@ -135,9 +177,9 @@ def _progress(console: Console, order: Order) -> Iterator[Callable[[Step], None]
         yield listen
 
 
-def _save(attribution: Attribution, path: Path) -> None:
+def _save(result: _T, path: Path, save: Callable[[_T, Path], None]) -> None:
     try:
-        attribution.save(path)
+        save(result, path)
     except OSError as error:
         raise PizzaError(f"cannot write {path}: {error.strerror or error}.") from error
 
@@ -149,11 +191,16 @@ def _show(order: Order, prompt: Prompt, attribution: Attribution, run: Run) -> N
     console = out()
     view = view_for(console, top=order.top, everything=order.show_all)
     show(console, attribution_view(attribution, view))
-    if order.output is not None:
-        err().print(Text(f"The result is in {harmless(str(order.output))}."), soft_wrap=True)
+    say_where(order)
     if not order.quiet and run.registry is not None:
         for line in hints(suggestions(order, prompt, attribution, run.registry)):
             console.print(line, soft_wrap=True)
+
+
+def say_where(order: Connection) -> None:
+    """Name the file that was written, if one was."""
+    if order.output is not None:
+        err().print(Text(f"The result is in {harmless(str(order.output))}."), soft_wrap=True)
 
 
 def _say_interrupted(console: Console, run: Run) -> None:
