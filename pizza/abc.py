@@ -76,6 +76,15 @@ class Backend(ABC):
     """Whether an attempt is given up after `RetryPolicy.attempt_timeout_s`. False for models that
     compute in this process: nobody is on the other side, and giving up would throw work away."""
 
+    deterministic: bool = False
+    """Whether one request at temperature 0 always gets one answer, as models that compute in this
+    process promise. What does not promise it is checked when a budget leaves room for it."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether answers are known to vary even at temperature 0 (reasoning models)."""
+        return False
+
     @property
     @abstractmethod
     def name(self) -> str:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
+from pizza.noise import Noise
 from pizza.prompt import Prompt, Unit
 
 if TYPE_CHECKING:
@@ -166,6 +168,7 @@ class Attribution:
         cost: US dollars, or ``None`` when the price is not known.
         provenance: Everything needed to make it again: backend, model, method, options, seed,
             plugins with their versions. Plain JSON values.
+        noise: How much the model's answers to one prompt differ, where that was measured.
         warnings: What a reader of the scores should know.
     """
 
@@ -180,6 +183,7 @@ class Attribution:
     usage: Usage = field(default_factory=Usage)
     cost: float | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    noise: Noise | None = None
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -240,6 +244,55 @@ class Attribution:
         """The ``k`` units with the highest whole-output score, best first; NaN last."""
         order = np.argsort(-np.nan_to_num(self.unit_scores, nan=-np.inf), kind="stable")
         return tuple((self.units[i], float(self.unit_scores[i])) for i in order[:k])
+
+    # --- how sure it is ------------------------------------------------------------------------
+
+    def confidence_intervals(self, level: float = 0.9) -> NDArray[np.float64]:
+        """Limits ``(2, 1 + n_output_tokens, n_units)`` that hold the true scores that often.
+
+        ``scores -+ z * standard_errors``, normal; NaN where there are no standard errors. The
+        level is of each interval by itself, not of all of them together.
+
+        Raises:
+            ConfigError: The level is not between 0 and 1.
+        """
+        z = _quantile(level)
+        errors = self.standard_errors
+        half = np.full(self.scores.shape, np.nan) if errors is None else z * errors
+        return np.stack([self.scores - half, self.scores + half])
+
+    def differs_from_zero(self, level: float = 0.9) -> NDArray[np.bool_]:
+        """Which units' whole-output scores are not 0, ``(n_units,)``.
+
+        That *none* of the named ones is 0 holds with that probability: Holm's step-down procedure
+        (Holm 1979) over the units. Without standard errors nothing differs.
+
+        Raises:
+            ConfigError: The level is not between 0 and 1.
+        """
+        errors = self.standard_errors
+        if errors is None:
+            return np.zeros(len(self.units), dtype=bool)
+        return _holm(self.unit_scores, errors[0], level)
+
+    def differ(self, level: float = 0.9) -> NDArray[np.bool_]:
+        """Which pairs of units have different whole-output scores, ``(n_units, n_units)``.
+
+        As `differs_from_zero`, over all pairs. The two errors are taken as independent, which
+        those of random coalitions nearly are.
+
+        Raises:
+            ConfigError: The level is not between 0 and 1.
+        """
+        n, errors = len(self.units), self.standard_errors
+        result = np.zeros((n, n), dtype=bool)
+        if errors is None:
+            _quantile(level)
+            return result
+        first, second = np.triu_indices(n, 1)
+        gaps = self.unit_scores[first] - self.unit_scores[second]
+        result[first, second] = _holm(gaps, np.hypot(errors[0, first], errors[0, second]), level)
+        return result | result.T
 
     def to_pandas(self) -> pd.DataFrame:
         """A tidy frame: one row per metric, output token (-1 = whole output) and unit.
@@ -308,6 +361,7 @@ class Attribution:
             "usage": [self.usage.prompt_tokens, self.usage.completion_tokens],
             "cost": self.cost,
             "provenance": _plain(self.provenance),
+            "noise": None if self.noise is None else self.noise.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -355,6 +409,30 @@ class Attribution:
         except (ValueError, RecursionError) as error:
             raise ResultFormatError(f"{source} is not a JSON file: {error}.") from error
         return cls.from_dict(data)
+
+
+def _quantile(level: float) -> float:
+    """How many standard errors a two-sided interval of that level reaches."""
+    if not 0 < level < 1:
+        raise ConfigError(f"the level of an interval is between 0 and 1, not {level!r}.")
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _holm(
+    values: NDArray[np.float64], errors: NDArray[np.float64], level: float
+) -> NDArray[np.bool_]:
+    """Which values are not 0, so that no such statement is wrong with probability ``level``."""
+    _quantile(level)
+    known = np.flatnonzero(np.isfinite(values) & np.isfinite(errors))
+    result = np.zeros(len(values), dtype=bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(values[known] == 0, 0.0, np.abs(values[known]) / errors[known])
+    order = np.argsort(-z, kind="stable")
+    for rank, place in enumerate(order):
+        if z[place] <= NormalDist().inv_cdf(1 - (1 - level) / (2 * (len(known) - rank))):
+            break
+        result[known[place]] = True
+    return result
 
 
 def _checked_span(span: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -432,5 +510,6 @@ def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
         "usage": Usage(prompt_tokens=data["usage"][0], completion_tokens=data["usage"][1]),
         "cost": data["cost"],
         "provenance": data["provenance"],
+        "noise": Noise.from_dict(data["noise"]) if data.get("noise") else None,
         "warnings": tuple(data["warnings"]),
     }

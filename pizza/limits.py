@@ -3,9 +3,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pizza.errors import ConfigError
+
+_AMOUNT = re.compile(
+    r"\s*(?P<before>\$)?\s*(?P<number>[\d,]*\.?\d+)\s*(?P<scale>[km])?\s*(?P<after>[a-z$]+)?\s*",
+    re.IGNORECASE,
+)
+_SCALES = {"": 1, "k": 1_000, "m": 1_000_000}
+_UNITS = {
+    **dict.fromkeys(("call", "calls", "request", "requests"), "max_calls"),
+    **dict.fromkeys(("token", "tokens"), "max_tokens"),
+    **dict.fromkeys(("$", "usd", "dollar", "dollars"), "max_cost"),
+}
 
 DEFAULT_CONCURRENCY = 50
 """Requests in flight at the same time when nobody says otherwise."""
@@ -87,6 +99,43 @@ class Budget:
         _positive("max_calls", self.max_calls)
         _positive("max_tokens", self.max_tokens)
         _positive("max_cost", self.max_cost)
+
+    @classmethod
+    def of(cls, value: Budget | int | str) -> Budget:
+        """A budget from a number of calls, or from a text with its unit.
+
+        Example:
+            >>> Budget.of(128)
+            Budget(max_calls=128, max_tokens=None, max_cost=None)
+            >>> Budget.of("20k tokens").max_tokens, Budget.of("$0.50").max_cost
+            (20000, 0.5)
+
+        Raises:
+            ConfigError: It is not a budget.
+        """
+        if isinstance(value, Budget):
+            return value
+        found = _AMOUNT.fullmatch(str(value)) if not isinstance(value, bool) else None
+        unit = found and _UNITS.get((found["before"] or found["after"] or "calls").lower())
+        if not found or not unit or (found["before"] and found["after"]):
+            raise ConfigError(
+                f"{value!r} is not a budget. It is a number of calls (128), of tokens "
+                "('20000 tokens', '20k tokens') or of dollars ('$0.50')."
+            )
+        amount = float(found["number"].replace(",", "")) * _SCALES[(found["scale"] or "").lower()]
+        if unit != "max_cost" and amount != int(amount):
+            raise ConfigError(f"{value!r} is not a budget: calls and tokens are whole numbers.")
+        if unit == "max_cost":
+            return cls(max_cost=amount)
+        return cls(max_calls=int(amount)) if unit == "max_calls" else cls(max_tokens=int(amount))
+
+    def __str__(self) -> str:
+        caps = [
+            f"{self.max_calls:,} calls" if self.max_calls is not None else "",
+            f"{self.max_tokens:,} tokens" if self.max_tokens is not None else "",
+            f"${self.max_cost:g}" if self.max_cost is not None else "",
+        ]
+        return ", ".join(cap for cap in caps if cap) or "no cap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -269,12 +269,14 @@ class Session:
         prompt: PromptLike,
         *,
         units: Any = "word",
-        method: Any = "leave-one-out",
+        method: Any = None,
         perturbation: Any = "delete",
         metrics: Any = None,
         target: Target | str | None = None,
         generation: Generation | None = None,
         evidence: Evidence = "auto",
+        budget: Budget | int | str | None = None,
+        repeats: int | None = None,
         seed: int = 0,
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
@@ -286,7 +288,8 @@ class Session:
         Args:
             prompt: A text, chat messages or a `Prompt`.
             units: A segmenter, or a list of spans.
-            method: Which coalitions to ask for and how to score.
+            method: Which coalitions to ask for and how to score. By default ``auto`` where a budget
+                is given, else ``leave-one-out``.
             perturbation: What stands in for absent units.
             metrics: One metric or several; they are computed from the same requests, and the
                 first one steers methods that adapt. By default ``logprob-diff``, or
@@ -296,6 +299,13 @@ class Session:
             evidence: What log-probability metrics compare. ``"score"``: the teacher-forced
                 log-probabilities of the reference output. ``"complete"``: what the model writes
                 for the perturbed prompt. ``"auto"``: score where the backend can.
+            budget: What this attribution may take, its reference included: calls (``128``), tokens
+                (``"20k tokens"``) or dollars (``"$0.50"``). Answers count as if none came from the
+                cache, so that results do not depend on it. What is not needed is not spent.
+            repeats: Answers to every prompt, perturbed or not, where the model writes them; their
+                effects are averaged, and units that were removed alone are tested for a shift of
+                the answers. By default 1, and 4 of the unperturbed prompt when the model samples,
+                which tell its noise.
             seed: Seed of everything random on our side.
             skip_failures: Give NaN to coalitions that the model refuses, instead of failing.
             on_progress: Called after every answer.
@@ -307,11 +317,17 @@ class Session:
             ConfigError: Something does not fit; nothing was sent.
             PizzaError: A request failed for good; answers so far are in the cache.
 
-        Cost: one or two requests for the reference, then what the method needs.
+        Cost: one or two requests for the reference, 3 more when the model samples, then what the
+            method needs.
         """
         self._check_open()
         registry = self.plugins
         target = Target.given(target) if isinstance(target, str) else target or Target()
+        allowed = None if budget is None else Budget.of(budget)
+        if method is None:
+            method = "leave-one-out" if allowed is None else "auto"
+        if repeats is not None and (isinstance(repeats, bool) or repeats < 1):
+            raise ConfigError(f"repeats is 1 or more answers per prompt, not {repeats!r}.")
 
         def named() -> Job:
             if metrics is None:
@@ -329,6 +345,8 @@ class Session:
                 evidence=evidence,
                 seed=seed,
                 skip_failures=skip_failures,
+                budget=allowed,
+                repeats=repeats,
                 on_progress=on_progress,
             )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pizza import coalition
-from pizza.abc import Metric, PerturbationStrategy
+from pizza.abc import Metric, PerturbationStrategy, Tariff
 from pizza.completion import Completion, Generation, Request, Usage, frozen_array
 from pizza.errors import (
     BadRequestError,
@@ -29,6 +29,7 @@ from pizza.errors import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pizza._engine.allowance import Allowance
     from pizza._engine.scheduler import Answer, Scheduler
     from pizza.prompt import Prompt, Unit
 
@@ -71,6 +72,8 @@ class Question:
         metrics: Index into the measurement's metrics, and the metric.
         sign: 1, or -1 for the other side of a contrast.
         logprobs: Whether log-probabilities are asked for.
+        repeats: Answers per coalition, whose effects are averaged. A teacher-forced score is the
+            same every time and asked for once.
     """
 
     kind: Literal["complete", "score"]
@@ -81,6 +84,28 @@ class Question:
     window: tuple[int, int] | None = None
     sign: int = 1
     logprobs: bool = True
+    repeats: int = 1
+
+    def request(self, prompt: Prompt, generation: Generation, sample: int = 0) -> Request:
+        """The question about a prompt.
+
+        Args:
+            prompt: Perturbed or not.
+            generation: How the model writes. A model that samples gets another seed for another
+                sample: the same one would make it say the same again.
+            sample: Number of the repetition.
+        """
+        if sample and generation.temperature > 0 and generation.seed is not None:
+            generation = replace(generation, seed=generation.seed + sample)
+        return Request(
+            prompt=prompt,
+            kind=self.kind,
+            target=self.target,
+            target_ids=self.target_ids,
+            logprobs=self.logprobs,
+            generation=generation,
+            sample=sample,
+        )
 
 
 @dataclass(slots=True)
@@ -119,6 +144,11 @@ class Measurement:
         generation: How the model writes.
         account: Where spending is counted.
         in_thread: Runs a blocking function on the session's thread.
+        floor: Effects of the unperturbed prompt's further answers, ``(n_metrics, n_rows)``, which
+            are taken off all effects; ``None`` when it was answered once.
+        allowance: The attribution's own budget, or ``None``. Coalitions that it does not pay for
+            are not known: NaN.
+        tariff: What coalitions are expected to cost.
         skip_failures: Whether a coalition whose request fails for good gets NaN instead of
             failing the attribution.
         on_progress: Called after every answer.
@@ -137,6 +167,9 @@ class Measurement:
         generation: Generation,
         account: Account,
         in_thread: Callable[..., Any],
+        floor: NDArray[np.float64] | None = None,
+        allowance: Allowance | None = None,
+        tariff: Tariff | None = None,
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -150,6 +183,12 @@ class Measurement:
         self._generation = generation
         self._account = account
         self.in_thread = in_thread
+        self._floor = np.zeros((n_metrics, n_rows)) if floor is None else np.nan_to_num(floor)
+        self._allowance = allowance
+        self._tariff = tariff
+        self._asked = [(n, s) for n, q in enumerate(self._questions) for s in range(q.repeats)]
+        self._repeated: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
+        self._without_one: dict[int, list[Completion]] = {}
         self._skip = skip_failures
         self._on_progress = on_progress
         self._row_of: dict[bytes, int] = {}
@@ -177,7 +216,7 @@ class Measurement:
         return tuple(self._answers)
 
     async def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """``v(S) = -effect(S)`` of coalitions ``(m, n_units)``; returns ``(m, n_columns)``.
+        """``v(S) = floor - effect(S)`` of coalitions ``(m, n_units)``; returns ``(m, n_columns)``.
 
         Cost: one request per question and coalition that was not measured before.
         """
@@ -196,7 +235,7 @@ class Measurement:
             await self._measure(len(self._measured) - len(fresh), fresh)
         # All units present is the reference itself: no effect, and no call.
         result = [
-            blank if row.all() else self._effects[self._row_of[key]]
+            blank if row.all() else self._effects[self._row_of[key]] - self._floor
             for key, row in zip(keys, coalitions, strict=True)
         ]
         columns = self._n_metrics * self._n_rows
@@ -206,33 +245,33 @@ class Measurement:
 
     async def _measure(self, first: int, rows: Sequence[NDArray[np.bool_]]) -> None:
         waiting: dict[int, list[tuple[int, Completion]]] = {}
-        per_row = len(self._questions)
+        asked: list[int] = []
+        prices = self._prices(rows)
 
         def requests() -> Iterator[Request]:
             # Rendered one by one as workers ask for them: a round of long prompts is never in
             # memory as a whole.
-            for row in rows:
+            for at, row in enumerate(rows):
+                if not self._affords(prices[at]):
+                    self._effects[first + at][:] = np.nan
+                    continue
+                asked.append(at)
                 perturbed = self._strategy.render(self._prompt, self._units, row)
-                for question in self._questions:
-                    yield Request(
-                        prompt=perturbed,
-                        kind=question.kind,
-                        target=question.target,
-                        target_ids=question.target_ids,
-                        logprobs=question.logprobs,
-                        generation=self._generation,
-                    )
+                for number, sample in self._asked:
+                    yield self._questions[number].request(perturbed, self._generation, sample)
 
         async with self._scheduler.stream(requests()) as outcomes:
             async for outcome in outcomes:
-                at, number = divmod(outcome.index, per_row)
+                place, turn = divmod(outcome.index, len(self._asked))
+                at, number = asked[place], self._asked[turn][0]
+                self._settle(outcome.answer, prices[at])
                 if outcome.answer is None:
                     self._failed(first + at, outcome.error)
                     continue
                 self._account.add(outcome.answer)
                 group = waiting.setdefault(number, [])
                 group.append((first + at, outcome.answer.completion))
-                if number == per_row - 1:
+                if turn == len(self._asked) - 1:
                     self._done += 1
                 self._report()
                 if len(group) >= _GROUP:
@@ -240,10 +279,28 @@ class Measurement:
         for number, group in waiting.items():
             await self._compare(self._questions[number], group)
 
+    def _prices(self, rows: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
+        return np.zeros(len(rows)) if self._tariff is None else self._tariff.of(np.array(rows))
+
+    def _affords(self, price: float) -> bool:
+        return self._allowance is None or self._allowance.reserve(len(self._asked), price)
+
+    def _settle(self, answer: Answer | None, price: float) -> None:
+        """One of a coalition's requests is over."""
+        if self._allowance is None:
+            return
+        share = price / len(self._asked)
+        if answer is None:
+            self._allowance.release(calls=1, amount=share)
+        else:
+            self._allowance.settle(answer.completion.usage, calls=1, amount=share)
+
     async def _compare(self, question: Question, group: Sequence[tuple[int, Completion]]) -> None:
         if question.kind == "complete":
             for row, completion in group:
-                self._answers[row] = completion.text
+                self._answers[row] = self._answers[row] or completion.text
+                if question.repeats > 1 and (~self._measured[row]).sum() == 1:
+                    self._without_one.setdefault(row, []).append(completion)
         for number, metric in question.metrics:
             try:
                 await self._apply(question, number, metric, group)
@@ -289,12 +346,31 @@ class Measurement:
             )
         for (row, _), effect in zip(group, effects, strict=True):
             target = self._effects[row][number]
+            if question.repeats > 1:
+                target[:] = self._averaged(row, number, effect)
+                continue
             if question.sign > 0:
                 target[0] += effect[0]
                 target[1:] = np.nan if question.window else target[1:]
                 target[1 + start : 1 + stop] = effect[1:]
             else:
                 target[0] -= effect[0]
+
+    def _averaged(self, row: int, number: int, effect: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean of a coalition's effects so far, over those that are defined."""
+        kept = self._repeated.setdefault((row, number), [])
+        kept.append(effect)
+        stacked = np.stack(kept)
+        known = ~np.isnan(stacked)
+        count = known.sum(axis=0)
+        total = np.where(known, stacked, 0.0).sum(axis=0)
+        result: NDArray[np.float64] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return result
+
+    def without_one(self) -> Iterator[tuple[int, list[Completion]]]:
+        """Units that some coalition lacked alone, with its answers; only of repeated questions."""
+        for row, completions in self._without_one.items():
+            yield int(np.flatnonzero(~self._measured[row])[0]), completions
 
     def _failed(self, row: int, error: PizzaError | None) -> None:
         failure = error or PizzaError("the request failed without an error")

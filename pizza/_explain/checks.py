@@ -20,6 +20,9 @@ from pizza.prompt import Unit
 USUAL_METRICS = ("logprob-diff", "edit-distance")
 """What is measured when nobody names a metric: with log-probabilities, and without."""
 
+ANSWERS = 4
+"""Answers to the unperturbed prompt from which the noise of a model is estimated."""
+
 
 def negotiate(context: Context) -> None:
     """Hold what the parts and the target need against what the backend may be able to do.
@@ -59,6 +62,11 @@ def _negotiate_inspection(context: Context, capabilities: frozenset[Capability])
             f"{job.method.name!r} looks inside the model and compares no outputs, so it takes no "
             f"metrics, and {', '.join(part.label for part in job.metrics)} was named. What it "
             f"explains is an option of the method: '{job.method.name}:function=prob'."
+        )
+    if job.budget is not None:
+        raise ConfigError(
+            f"{job.method.name!r} looks inside the model and sends no calls: a budget of "
+            f"{job.budget} means nothing to it. Leave it out."
         )
     if job.evidence != "auto":
         raise ConfigError(
@@ -193,12 +201,12 @@ def check_budget(context: Context, n_units: int) -> None:
         return
     method = context.job.method
     least, _ = method.value.calls(n_units)
-    references = 1 + context.scored
-    needed = least * questions_per_coalition(context) + references
+    references = references_needed(context)
+    needed = least * requests_per_coalition(context) + references
     if needed > allowed:
         raise BudgetTooSmallError(
             f"{method.name!r} needs at least {needed} calls for {n_units} units ({references} "
-            f"of them for the reference) and the budget has {allowed} left. Raise max_calls, use "
+            f"of them for the reference) and the budget has {allowed} left. Raise the budget, use "
             "larger units (sentence, paragraph), or the method 'hierarchical'.",
             needed=needed,
             allowed=allowed,
@@ -206,12 +214,35 @@ def check_budget(context: Context, n_units: int) -> None:
 
 
 def calls_left(context: Context) -> int | None:
-    """Calls that the session's budget still has, or ``None`` without a cap."""
-    cap = context.budget.max_calls
-    return None if cap is None else max(0, cap - context.scheduler.statistics.calls)
+    """Calls that the session's budget and the attribution's own still have; ``None`` = no cap."""
+    left: list[int] = []
+    if (cap := context.budget.max_calls) is not None:
+        left.append(max(0, cap - context.scheduler.statistics.calls))
+    if context.allowance is not None and (cap := context.allowance.budget.max_calls) is not None:
+        left.append(max(0, cap - context.allowance.calls))
+    return min(left, default=None)
 
 
-def questions_per_coalition(context: Context) -> int:
+def requests_per_coalition(context: Context) -> int:
     """Requests that every coalition costs."""
     kinds = {p.evidence == "tokens" and context.scored for p in context.metrics}
-    return len(kinds) + (context.job.target.kind == "contrast")
+    written = (context.job.repeats or 1) if False in kinds else 0
+    return written + (True in kinds) + (context.job.target.kind == "contrast")
+
+
+def references_needed(context: Context) -> int:
+    """Requests about the unperturbed prompt that cannot be done without."""
+    written = any(not (p.evidence == "tokens" and context.scored) for p in context.metrics)
+    return 1 + context.scored + (answers_wanted(context) - 1 if written else 0)
+
+
+def samples(context: Context) -> bool:
+    """Whether the model's answers to one prompt are known to vary."""
+    return context.job.generation.temperature > 0 or context.backend.samples
+
+
+def answers_wanted(context: Context) -> int:
+    """Answers to the unperturbed prompt that tell the noise of a model that is known to sample."""
+    if context.job.repeats is not None:
+        return max(context.job.repeats, ANSWERS if context.job.repeats > 1 else 1)
+    return ANSWERS if samples(context) else 1

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pizza._engine.allowance import Allowance
 from pizza._engine.measure import Account, Progress
 from pizza._explain.work import Meter, Reading
 from pizza._parts import Part
@@ -39,7 +40,9 @@ class Job:
     evidence: str
     seed: int
     skip_failures: bool
-    on_progress: Callable[[Progress], None] | None
+    budget: Budget | None = None
+    repeats: int | None = None
+    on_progress: Callable[[Progress], None] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,3 +65,4 @@ class Context:
     scored: bool = False
     warnings: list[str] = field(default_factory=list)
     tokenizer_name: str | None = None
+    allowance: Allowance | None = None

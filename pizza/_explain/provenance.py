@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pizza import __version__
+from pizza._engine.allowance import Allowance
 from pizza._explain.job import Context
 from pizza.abc import InternalsMethod
 
@@ -49,5 +50,21 @@ def provenance(context: Context, details: Mapping[str, Any], started: float) -> 
         },
         "seed": job.seed,
         "tokenizer": context.tokenizer_name,
+        "repeats": job.repeats,
+        **({"budget": _budget(context.allowance)} if context.allowance else {}),
         **({"work": work} if work else {}),
+    }
+
+
+def _budget(allowance: Allowance) -> dict[str, Any]:
+    """What there was to spend and what was used, as if nothing had come from the cache."""
+    budget, usage, price = allowance.budget, allowance.usage, allowance.price
+    return {
+        "max_calls": budget.max_calls,
+        "max_tokens": budget.max_tokens,
+        "max_cost": budget.max_cost,
+        "calls": allowance.calls,
+        "tokens": usage.total_tokens,
+        "cost": None if price is None else price.cost(usage.prompt_tokens, usage.completion_tokens),
+        "unaffordable": allowance.refused,
     }

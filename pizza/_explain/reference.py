@@ -48,6 +48,7 @@ async def ask_reference(context: Context) -> tuple[list[Question], Completion]:
                 reference=reference,
                 metrics=texts if context.scored else (*tokens, *texts),
                 logprobs=logprobs,
+                repeats=job.repeats or 1,
             )
         )
     return questions, cast("Completion", output)
@@ -119,13 +120,17 @@ def check_written(written: Completion) -> None:
 
 
 async def ask(context: Context, request: Request) -> Completion:
+    """One answer about the unperturbed prompt, counted."""
     answer = await context.scheduler.submit(request)
     context.account.add(answer)
+    if context.allowance is not None:
+        context.allowance.settle(answer.completion.usage)
     report_reference(context)
     return answer.completion
 
 
 def report_reference(context: Context) -> None:
+    """Tell who watches how far the reference is."""
     if context.job.on_progress is not None:
         account = context.account
         context.job.on_progress(

@@ -20,18 +20,21 @@ from pizza._explain.checks import (
     confirm,
     hold_special_tokens,
     negotiate,
-    questions_per_coalition,
+    requests_per_coalition,
     resources,
     segment,
 )
 from pizza._explain.inspect import inspect
 from pizza._explain.job import Context, Job
+from pizza._explain.noise import floor_of, measure_noise, of_values, tested
+from pizza._explain.price import allowance_for, check_tariff, tariff_for
 from pizza._explain.provenance import provenance
 from pizza._explain.reference import ask_reference
-from pizza.abc import Game, InternalsMethod, Scores
+from pizza.abc import Game, InternalsMethod, Scores, Tariff
 from pizza.attribution import Attribution, Evaluations, MetricScores
 from pizza.completion import Completion, frozen_array
 from pizza.errors import CapabilityError, PluginContractError
+from pizza.noise import Noise
 from pizza.prompt import Unit
 
 
@@ -45,6 +48,7 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
             in_thread, confirm, meter.
     """
     context = Context(job=job, **owned)
+    context.allowance = allowance_for(context)
     with context.meter.measure(context.backend) as context.reading:
         return await _explain(context, started)
 
@@ -55,7 +59,10 @@ async def _explain(context: Context, started: float) -> Attribution:
         return await inspect(context, units, started)
     ready = await prepared(context, units)
     scores = await _score(context, ready)
-    return _result(context, ready, scores, started)
+    noise = await context.in_thread(
+        tested, context, ready.noise, ready.measurement, ready.answers, len(units)
+    )
+    return _result(context, ready, scores, noise, started)
 
 
 async def _agreed(context: Context) -> tuple[Unit, ...]:
@@ -74,12 +81,16 @@ class Prepared:
         output: The reference output.
         measurement: Measures coalitions.
         game: What a method may know.
+        noise: What repeated answers to the unperturbed prompt differ by, or ``None``.
+        answers: Those answers, the reference first.
     """
 
     units: tuple[Unit, ...]
     output: Completion
     measurement: Measurement
     game: Game
+    noise: Noise | None = None
+    answers: tuple[Completion, ...] = ()
 
 
 async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> Prepared:
@@ -98,6 +109,10 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
     questions, output = await _first_answers(context)
     for part in context.metrics:
         await context.in_thread(part.value.prepare, lent)
+    noise, further = await measure_noise(context, questions, 1 + len(output.tokens))
+    tariff = await tariff_for(context, questions, units)
+    check_tariff(context, tariff, len(units))
+    labels = [part.label for part in context.metrics]
     measurement = Measurement(
         scheduler=context.scheduler,
         prompt=job.prompt,
@@ -109,11 +124,20 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
         generation=job.generation,
         account=context.account,
         in_thread=context.in_thread,
+        floor=floor_of(noise, labels),
+        allowance=context.allowance,
+        tariff=tariff,
         skip_failures=job.skip_failures,
         on_progress=job.on_progress,
     )
-    game = _game(context, units, len(output.tokens))
-    return Prepared(units=units, output=output, measurement=measurement, game=game)
+    return Prepared(
+        units=units,
+        output=output,
+        measurement=measurement,
+        game=_game(context, units, len(output.tokens), tariff, of_values(noise, labels)),
+        noise=noise,
+        answers=(questions[-1].reference, *further),
+    )
 
 
 async def _first_answers(context: Context) -> tuple[list[Question], Completion]:
@@ -129,18 +153,30 @@ async def _first_answers(context: Context) -> tuple[list[Question], Completion]:
         return await ask_reference(context)
 
 
-def _game(context: Context, units: Sequence[Unit], n_tokens: int) -> Game:
+def _game(
+    context: Context,
+    units: Sequence[Unit],
+    n_tokens: int,
+    tariff: Tariff | None,
+    noise: tuple[Any, Any],
+) -> Game:
     from pizza.segmenters.groups import groups
 
     job = context.job
     left = calls_left(context)
+    most = [] if left is None else [left // requests_per_coalition(context)]
+    if tariff is not None:
+        most.append(tariff.calls(1.0))
     return Game(
         n_units=len(units),
         n_columns=len(context.metrics) * (1 + n_tokens),
         groups=frozen_array(groups(job.prompt, units), dtype=np.int64),
         lengths=frozen_array([len(u.text) for u in units], dtype=np.int64),
         seed=job.seed,
-        max_calls=None if left is None else left // questions_per_coalition(context),
+        max_calls=min(most, default=None),
+        tariff=tariff,
+        noise=noise[0],
+        noise_all=noise[1],
     )
 
 
@@ -157,7 +193,9 @@ async def _score(context: Context, ready: Prepared) -> Scores:
     return scores
 
 
-def _result(context: Context, ready: Prepared, scores: Scores, started: float) -> Attribution:
+def _result(
+    context: Context, ready: Prepared, scores: Scores, noise: Noise | None, started: float
+) -> Attribution:
     measurement, output = ready.measurement, ready.output
     n_rows = 1 + len(output.tokens)
     labels = [part.label for part in context.metrics]
@@ -191,5 +229,23 @@ def _result(context: Context, ready: Prepared, scores: Scores, started: float) -
         usage=account.usage,
         cost=account.cost,
         provenance=provenance(context, scores.details, started),
-        warnings=(*context.warnings, *measurement.warnings, *scores.warnings),
+        noise=noise,
+        warnings=(
+            *context.warnings,
+            *measurement.warnings,
+            *scores.warnings,
+            *_warned_of_budget(context, measurement),
+        ),
     )
+
+
+def _warned_of_budget(context: Context, measurement: Measurement) -> tuple[str, ...]:
+    allowance = context.allowance
+    if allowance is None or not allowance.refused:
+        return ()
+    planned = len(measurement.coalitions)
+    said = (
+        f"the budget of {allowance.budget} was used up after {planned - allowance.refused} of "
+        f"{planned} coalitions: answers took more than the reference did. The rest is left out."
+    )
+    return (said,)

@@ -73,6 +73,7 @@ class EmbeddedBackend(Backend):
 
     batch_size = BATCH_SIZE
     times_out = False
+    deterministic = True
 
     def __init__(self, runtime: Runtime, *, model: str = "default") -> None:
         """Wrap a loaded model.

@@ -55,6 +55,7 @@ class LocalBackend(Backend):
 
     batch_size = 4096
     times_out = False
+    deterministic = True
 
     def __init__(
         self,

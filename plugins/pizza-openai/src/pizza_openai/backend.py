@@ -122,6 +122,11 @@ class OpenAIBackend(Backend):
         return f"openai:{self._model}"
 
     @property
+    def samples(self) -> bool:
+        """Whether the server takes no temperature, so that its model writes as it likes."""
+        return "temperature" in self._learned.omitted
+
+    @property
     def identity(self) -> str:
         """Base URL without secrets, kind of endpoint, model."""
         return f"openai {self._url} {self._endpoint.kind} {self._model}"
