@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
+from pizza.evidence import Answers, Evidence
 from pizza.noise import Noise
 from pizza.prompt import Prompt, Unit
 
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = "pizza.attribution"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_WITHOUT_EVIDENCE = (
+    "saved by an older pizza (schema version 1), which kept no answers: what is not in the file "
+    "(other metrics, spans, contrasts) needs a new run."
+)
 # A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
 MAX_FILE_BYTES = 1 << 30
 
@@ -135,11 +141,12 @@ class Evaluations:
         coalitions: ``(n, n_units)`` bool, True = the unit was present. Read-only.
         effects: Per metric ``(n, 1 + n_output_tokens)``. Read-only.
         answers: What the model wrote for each coalition; ``None`` where the target was scored.
+            `Answers` carry the evidence, too.
     """
 
     coalitions: NDArray[np.bool_]
     effects: Mapping[str, NDArray[np.float64]]
-    answers: tuple[str | None, ...]
+    answers: Sequence[str | None]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coalitions", frozen_array(self.coalitions, dtype=bool))
@@ -148,6 +155,11 @@ class Evaluations:
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What was asked about every coalition, with all answers; empty when none were kept."""
+        return self.answers.evidence if isinstance(self.answers, Answers) else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -294,6 +306,66 @@ class Attribution:
         result[first, second] = _holm(gaps, np.hypot(errors[0, first], errors[0, second]), level)
         return result | result.T
 
+    # --- asking it something else ---------------------------------------------------------------
+
+    def reanalyze(
+        self,
+        *,
+        metrics: Any = None,
+        target: Target | str | None = None,
+        span: tuple[int, int] | None = None,
+        method: Any = None,
+        seed: int | None = None,
+        on_incomparable: Literal["raise", "skip"] = "raise",
+        plugins: Sequence[Any] = (),
+        discover: bool = True,
+    ) -> Attribution:
+        """Scores by another metric, target or method from the answers that were kept.
+
+        Parts are given as in `Session.attribute`: by name, as ``"name:option=value"``, as a
+        `Choice` or as an object. What is not given stays as it was.
+
+        Args:
+            metrics: One metric or several; the first one steers methods that adapt.
+            target: A text that was scored, by itself; a contrast of two scored texts, also the
+                other way round; or a contrast of two tokens that stood at one position of the
+                output, from the alternatives there.
+            span: Half-open code-point span of the output to limit the scores to. In a contrast of
+                two tokens: their position, where there are several.
+            method: An `Estimator` is applied to all coalitions that were measured. The plan of any
+                other method, and by default of the run's own, is followed again.
+            seed: Seed of everything random; by default the run's.
+            on_incomparable: What becomes of answers that a metric cannot use: an error that names
+                them, or ``"skip"``: NaN for these, and a warning.
+            plugins: As for `Session`.
+            discover: As for `Session`.
+
+        Returns:
+            An attribution with ``calls=0``. Its provenance says what it was made from.
+
+        Raises:
+            ConfigError: What was measured does not hold this; the message says what it does hold.
+            IncomparableError: Answers lack what a metric needs.
+
+        Cost: no request.
+        """
+        # By name: what an attribution is does not depend on what can be done with one.
+        work = importlib.import_module("pizza._explain.reanalysis")
+        found: Attribution = work.reanalyze(
+            self,
+            metrics=metrics,
+            target=target,
+            span=span,
+            method=method,
+            seed=seed,
+            on_incomparable=on_incomparable,
+            plugins=plugins,
+            discover=discover,
+        )
+        return found
+
+    # --- passing it on --------------------------------------------------------------------------
+
     def to_pandas(self) -> pd.DataFrame:
         """A tidy frame: one row per metric, output token (-1 = whole output) and unit.
 
@@ -355,6 +427,7 @@ class Attribution:
                 "absent": [np.flatnonzero(~row).tolist() for row in self.evaluations.coalitions],
                 "effects": {k: _numbers(v) for k, v in self.evaluations.effects.items()},
                 "answers": list(self.evaluations.answers),
+                "evidence": [evidence.to_dict() for evidence in self.evaluations.evidence],
             },
             "calls": self.calls,
             "cache_hits": self.cache_hits,
@@ -367,7 +440,7 @@ class Attribution:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Attribution:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; reads version 1 as well, which had no evidence.
 
         Raises:
             ResultFormatError: The data is not an attribution, is of a newer schema, or is damaged.
@@ -375,14 +448,14 @@ class Attribution:
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
             raise ResultFormatError(f"this is not a saved attribution: no schema {SCHEMA!r}.")
         version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in (1, SCHEMA_VERSION):
             raise ResultFormatError(
-                f"the attribution has schema version {version!r}; this pizza reads "
+                f"the attribution has schema version {version!r}; this pizza reads 1 to "
                 f"{SCHEMA_VERSION}. Upgrade: pip install -U pizza-attribution."
             )
         try:
-            return cls(**_decoded(data))
-        except (KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
+            return cls(**_decoded(data, old=version == 1))
+        except _DAMAGED as error:
             raise ResultFormatError(f"the saved attribution is damaged: {error!r}.") from error
 
     def save(self, path: str | Path) -> None:
@@ -474,7 +547,20 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
-def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
+_DAMAGED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    ConfigError,
+)
+"""What reading damaged or hostile data ends in."""
+
+
+def _decoded(data: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
     prompt = Prompt.from_dict(data["prompt"])
     units = tuple(prompt.unit(m, s, e, label) for m, s, e, label in data["units"])
     output = Completion.from_dict(data["output"])
@@ -483,6 +569,8 @@ def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
     coalitions = np.ones((len(evaluations["absent"]), len(units)), dtype=bool)
     for row, absent in zip(coalitions, evaluations["absent"], strict=True):
         row[absent] = False
+    texts = tuple(evaluations["answers"])
+    kept = () if old else evaluations["evidence"]
     return {
         "prompt": prompt,
         "units": units,
@@ -503,7 +591,9 @@ def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
         "evaluations": Evaluations(
             coalitions=coalitions,
             effects={k: _array(v, n_rows) for k, v in evaluations["effects"].items()},
-            answers=tuple(evaluations["answers"]),
+            answers=Answers(
+                texts, tuple(Evidence.from_dict(evidence, len(coalitions)) for evidence in kept)
+            ),
         ),
         "calls": int(data["calls"]),
         "cache_hits": int(data["cache_hits"]),
@@ -511,5 +601,5 @@ def _decoded(data: Mapping[str, Any]) -> dict[str, Any]:
         "cost": data["cost"],
         "provenance": data["provenance"],
         "noise": Noise.from_dict(data["noise"]) if data.get("noise") else None,
-        "warnings": tuple(data["warnings"]),
+        "warnings": (*data["warnings"], *((_WITHOUT_EVIDENCE,) if old else ())),
     }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pizza import coalition
+from pizza._engine.keeping import Keeper
 from pizza.abc import Metric, PerturbationStrategy, Tariff
 from pizza.completion import Completion, Generation, Request, Usage, frozen_array
 from pizza.errors import (
@@ -25,6 +26,7 @@ from pizza.errors import (
     PluginContractError,
     RefusedError,
 )
+from pizza.evidence import Answers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,6 +151,7 @@ class Measurement:
         allowance: The attribution's own budget, or ``None``. Coalitions that it does not pay for
             are not known: NaN.
         tariff: What coalitions are expected to cost.
+        further: More answers to the unperturbed prompt, kept with the others.
         skip_failures: Whether a coalition whose request fails for good gets NaN instead of
             failing the attribution.
         on_progress: Called after every answer.
@@ -170,6 +173,7 @@ class Measurement:
         floor: NDArray[np.float64] | None = None,
         allowance: Allowance | None = None,
         tariff: Tariff | None = None,
+        further: Sequence[Completion] = (),
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -195,6 +199,7 @@ class Measurement:
         self._measured: list[NDArray[np.bool_]] = []
         self._effects: list[NDArray[np.float64]] = []
         self._answers: list[str | None] = []
+        self._keeper = Keeper(self._questions, further=further)
         self._done = 0
         self.warnings: list[str] = []
 
@@ -211,9 +216,12 @@ class Measurement:
         return np.array(self._effects, dtype=float).reshape(shape)
 
     @property
-    def answers(self) -> tuple[str | None, ...]:
-        """What the model wrote, in the same order; ``None`` where only a target was scored."""
-        return tuple(self._answers)
+    def answers(self) -> Answers:
+        """What the model wrote, in the same order; ``None`` where only a target was scored.
+
+        With the evidence: all answers whole, packed.
+        """
+        return Answers(tuple(self._answers), self._keeper.evidence(len(self._answers)))
 
     async def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
         """``v(S) = floor - effect(S)`` of coalitions ``(m, n_units)``; returns ``(m, n_columns)``.
@@ -269,6 +277,7 @@ class Measurement:
                     self._failed(first + at, outcome.error)
                     continue
                 self._account.add(outcome.answer)
+                self._keeper.keep(number, first + at, outcome.answer.completion)
                 group = waiting.setdefault(number, [])
                 group.append((first + at, outcome.answer.completion))
                 if turn == len(self._asked) - 1:

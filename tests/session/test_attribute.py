@@ -429,7 +429,7 @@ async def test_an_attribution_survives_saving(tmp_path):
     again = pizza.Attribution.load(tmp_path / "a.json")
     assert again.to_dict() == result.to_dict()
     np.testing.assert_array_equal(again.scores, result.scores)
-    assert json.loads((tmp_path / "a.json").read_text())["schema_version"] == 1
+    assert json.loads((tmp_path / "a.json").read_text())["schema_version"] == 2
     assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
 
 
