@@ -127,16 +127,41 @@ def draw_pairs(n_units: int, n_pairs: int, size_masses: Floats, rng: np.random.G
     capacity = np.array([_capacity(n, s) for s in sizes], dtype=float)
     expected = _fill(size_masses, capacity, n_pairs)
     counts = _round(expected, capacity, n_pairs, rng)
-    masses = kernel_masses(n)
-    layers = [s - 1 for s in sizes if counts[s - 1]]
-    drawn = [_draw_size(n, i + 1, int(counts[i]), rng) for i in layers]
-    repeats = counts[layers]
+    drawn = [_draw_size(n, s, int(counts[s - 1]), rng) for s in sizes if counts[s - 1]]
+    return weighed(np.concatenate([np.zeros((0, n), dtype=bool), *drawn]), expected)
+
+
+def weighed(present: Coalitions, expected: Floats) -> Pairs:
+    """Pairs of a design that draws ``expected`` pairs of each size on average.
+
+    Args:
+        present: The smaller member of each pair, ``(n_pairs, n_units)``; within a size, all pairs
+            were equally likely.
+        expected: For s = 1..n//2.
+    """
+    n = present.shape[1]
+    layer = present.sum(axis=1) - 1
+    counts = np.bincount(layer, minlength=len(expected))
+    capacity = np.array([_capacity(n, s) for s in range(1, n // 2 + 1)], dtype=float)
+    with np.errstate(divide="ignore"):
+        mass = kernel_masses(n) / expected
     return Pairs(
-        present=np.concatenate([np.zeros((0, n), dtype=bool), *drawn]),
-        mass=np.repeat(masses[layers] / expected[layers], repeats),
-        share=np.repeat(counts[layers] / capacity[layers], repeats),
-        expected=np.repeat(expected[layers], repeats),
+        present=present,
+        mass=mass[layer],
+        share=(counts / capacity)[layer],
+        expected=expected[layer],
     )
+
+
+def fits(counts: NDArray[np.int64], n_units: int, size_masses: Floats) -> Floats | None:
+    """What `draw_pairs` expects of each size, if it can have drawn so many of each; else ``None``.
+
+    Its systematic sampling never is a whole pair off, at no size and in no run of sizes.
+    """
+    capacity = np.array([_capacity(n_units, s) for s in range(1, n_units // 2 + 1)], dtype=float)
+    expected = _fill(size_masses, capacity, int(counts.sum()))
+    off = np.cumsum(counts - expected)
+    return expected if np.abs(off).max(initial=0.0) < 1 + 1e-6 else None
 
 
 def _capacity(n: int, size: int) -> float:

@@ -6,13 +6,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pizza.abc import Game, Method
+from pizza.abc import Estimator, Game, Plan
 from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import Pairs, draw_pairs, uniform_masses
+from pizza.methods._subsets import draw_pairs, uniform_masses
 
 
-class UniformPairs(Method):
+class UniformPairs(Estimator):
     """Evaluates the empty coalition and complement pairs whose sizes are drawn alike.
 
     Args:
@@ -29,15 +30,18 @@ class UniformPairs(Method):
         """The empty coalition and a pair; all coalitions at most."""
         return paired_calls(n_units, self.samples, fewest=3)
 
-    def draw(self, game: Game) -> tuple[np.random.Generator, Pairs]:
-        """The game's source of random numbers, and the pairs that were drawn from it.
-
-        Raises:
-            ConfigError, BudgetTooSmallError: As `coalitions_to_spend` raises them.
-        """
+    def plan(self, game: Game) -> Plan:
+        """One round of the empty coalition and the pairs."""
         n = game.n_units
         spend = coalitions_to_spend(
             game, self.samples, fewest=3, default=max(128, 8 * n), who=self.name
         )
         rng = np.random.default_rng(game.seed)
-        return rng, draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng)
+        rows = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng).round()
+        return self.estimate(game, rows, (yield rows))
+
+
+def shuffled(game: Game, count: int) -> NDArray[np.int64]:
+    """Numbers 0..count-1 in an order that the game's seed decides: for folds."""
+    # Another stream than that of the coalitions.
+    return np.random.default_rng([game.seed, 1]).permutation(count)

@@ -4,21 +4,27 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.methods import _noise
+from pizza.methods._budget import require
+from pizza.methods._given import in_order_of_bits
 from pizza.methods._subsets import Floats, every, marginals
 from pizza.methods.shapley import refuse_too_many
 
 _INSTEAD = "use larger units (sentence, paragraph), or an estimator: 'context-cite', 'lime'."
 
 
-class Banzhaf(Method):
+class Banzhaf(Estimator):
     """``beta_i = 2^-(n-1) sum over S without i of (v(S + i) - v(S))``.
 
     What unit i adds on average when every other unit is present or absent with equal chance
     (Banzhaf 1965): also the weights of the linear model that fits all coalitions best (Hammer &
     Holzman 1992), which is what methods that regress on random halves estimate. Scores need not
     sum to ``v(all) - v(none)``. Gains that are not defined are left out of the mean.
+
+    Standard errors are those of the model's noise, where it was measured.
 
     Cost: 2^n_units - 1 calls, all in one round; at most 20 units.
     """
@@ -30,16 +36,35 @@ class Banzhaf(Method):
     def plan(self, game: Game) -> Plan:
         """One round of all coalitions."""
         refuse_too_many(game, "banzhaf", _INSTEAD)
-        values = yield every(game.n_units)
-        scores = [_mean(gains) for _, gains in marginals(values, game.n_units)]
-        return Scores(
-            values=np.array(scores).T,
-            details={
-                "index": "banzhaf",
-                "samples": len(values) - 1,
-                "undefined": int(np.isnan(values[:, 0]).sum()),
-            },
-        )
+        require(game, 2**game.n_units - 1, "banzhaf", advice=_INSTEAD)
+        return _scores(game, (yield every(game.n_units)))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """The exact values, from all coalitions in any order."""
+        refuse_too_many(game, "banzhaf", _INSTEAD)
+        return _scores(game, in_order_of_bits(game, coalitions, values, who="banzhaf"))
+
+
+def _scores(game: Game, values: Floats) -> Scores:
+    """From the values of all coalitions, in the order of `every`."""
+    gains = [gains for _, gains in marginals(values, game.n_units)]
+    scores = np.array([_mean(each) for each in gains]).T
+    counts = np.array([(~np.isnan(each)).sum(axis=0) for each in gains]).T
+    # The last gain of a unit is that to the full coalition, whose noise is its own.
+    to_all = ~np.isnan([each[-1] for each in gains]).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares, of_all = (2 * counts - to_all) / counts**2, to_all / counts
+    return Scores(
+        values=scores,
+        standard_errors=_noise.errors(game, squares, of_all, scores),
+        details={
+            "index": "banzhaf",
+            "samples": len(values) - 1,
+            "undefined": int(np.isnan(values[:, 0]).sum()),
+        },
+    )
 
 
 def _mean(gains: Floats) -> Floats:

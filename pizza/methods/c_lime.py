@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods._regression import least_squares
+from pizza.methods import _noise
+from pizza.methods._regression import columns_alike, least_squares
 from pizza.methods._samples import check_samples, coalitions_to_spend
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,9 @@ class CLime(Method):
 
     Like leave-one-out, which it averages with pairs, it measures what happens near the whole
     prompt: evidence that stands there twice scores near 0, however large the budget.
+
+    Standard errors are those of the model's noise, where it was measured and no units were
+    selected; what another draw of pairs would change is not in them.
 
     Args:
         samples: Coalitions to evaluate. ``None``: what the budget allows, at most 10 per unit.
@@ -80,8 +84,10 @@ class CLime(Method):
         values = yield ~removed
         sizes = [1, *map(len, by_size)]
         weights = np.concatenate([np.full(count, 1.0 / count) for count in sizes if count])
+        scores = self._scores(removed, values, weights)
         return Scores(
-            values=self._scores(removed, values, weights),
+            values=scores,
+            standard_errors=self._errors(game, removed, values, weights, scores),
             details={
                 "index": "leave-one-out",
                 "samples": len(removed) - 1,
@@ -117,6 +123,25 @@ class CLime(Method):
             scores[:, chosen] = 0.0 - least_squares(removed[:, chosen], values, weights)
         scores[~np.isfinite(values).any(axis=0)] = np.nan
         return scores
+
+    def _errors(
+        self, game: Game, removed: Bools, values: Floats, weights: Floats, scores: Floats
+    ) -> Floats | None:
+        """Noise through the fit, whose solution is linear in the values."""
+        if game.noise is None or self.num_nonzeros is not None:
+            return None
+        squares, of_all = np.zeros_like(scores), np.zeros_like(scores)
+        for known, columns in columns_alike(values):
+            if known.sum() < 2:
+                continue
+            w = weights[known] / weights[known].sum()
+            design = removed[known] - w @ removed[known]
+            root = np.sqrt(w)
+            influence = np.linalg.pinv(design * root[:, None]) * root
+            # Row 0 removes nothing: it is known in all columns.
+            squares[columns] = (influence[:, 1:] ** 2).sum(axis=1)
+            of_all[columns] = influence[:, 0]
+        return _noise.errors(game, squares, of_all, scores)
 
 
 def subsets_of_size(n: int, size: int, wanted: int, rng: np.random.Generator) -> Bools:

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods._draws import calls_of_halves, halves_for
+from pizza.methods._given import halves
 from pizza.methods._regression import fit, least_squares, plain, solve_columns
 from pizza.methods._samples import check_samples
 
 _SAMPLES = 64
 
 
-class ContextCite(Method):
+class ContextCite(Estimator):
     """Weights of a sparse linear surrogate, fitted to coalitions of fair coin tosses.
 
     ``min over w, b: 1/(2m) sum_S (v(S) - b - sum_i w_i (S_i - 1/2) / sd_i)^2 + alpha sum |w_i|``
@@ -59,7 +60,13 @@ class ContextCite(Method):
     def plan(self, game: Game) -> Plan:
         """One round of random coalitions."""
         rows = halves_for(game, self.samples, who="context-cite", default=_SAMPLES)
-        values = yield rows
+        return self.estimate(game, rows, (yield rows))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From any random halves, in pairs or not; at least 8 of them."""
+        rows, values, _ = halves(game, coalitions, values, who="context-cite")
         details: dict[str, Any] = {
             "index": "banzhaf",
             "samples": int((~rows.all(axis=1)).sum()),

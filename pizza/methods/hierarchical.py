@@ -11,6 +11,7 @@ import numpy as np
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
+from pizza.methods import _noise
 from pizza.methods._budget import require
 
 Threshold = Literal["mid-range", "static", "quantile"]
@@ -34,6 +35,9 @@ class Hierarchical(Method):
     members. So units in chunks that never mattered share a small score, and the units of the
     chunks that did end up alone, with their leave-one-out effect. Every coalition is evaluated
     once; a chunk of one unit is never split.
+
+    Standard errors are those of the model's noise, where it was measured; they know nothing of
+    chunks that noise made strong enough to be split.
 
     Args:
         chunks: Chunks of the first level.
@@ -83,6 +87,7 @@ class Hierarchical(Method):
         level = _split(_Chunk(0, n), min(self.chunks, n))
         require(game, len(level), "hierarchical", advice="lower chunks, or use larger units.")
         scores = np.zeros((game.n_columns, n))
+        sharing = np.ones(n)
         spent = 0
         depth = 0
         levels: list[dict[str, float | int | None]] = []
@@ -95,6 +100,7 @@ class Hierarchical(Method):
             depth += 1
             for chunk, effect in zip(level, effects, strict=True):
                 scores[:, chunk.start : chunk.stop] = effect[:, None] / chunk.size
+                sharing[chunk.start : chunk.stop] = chunk.size
             chosen, limit = self._chosen(level, np.abs(effects[:, 0]))
             levels.append({"chunks": len(level), "split": len(chosen), "threshold": limit})
             if self.max_depth is not None and depth >= self.max_depth:
@@ -103,7 +109,8 @@ class Hierarchical(Method):
                 # The strongest chunks come first, so that a short budget is spent where it tells.
                 chosen = chosen[: max(0, (game.max_calls - spent) // 2)]
             level = [half for chunk in chosen for half in _split(chunk, 2)]
-        return Scores(values=scores, details={"levels": levels})
+        errors = _noise.errors(game, 1 / sharing**2, 1 / sharing, scores)
+        return Scores(values=scores, standard_errors=errors, details={"levels": levels})
 
     def _chosen(
         self, level: list[_Chunk], strength: np.ndarray

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan
-from pizza.methods._paired_fit import PairedValues, fit_pairs, paired_scores
+from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.methods._found_pairs import find_pairs
+from pizza.methods._pair_scores import scores_of_pairs
+from pizza.methods._paired_fit import fit_pairs
 from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
 from pizza.methods._subsets import draw_pairs, kernel_masses
 
 
-class KernelShap(Method):
+class KernelShap(Estimator):
     """``argmin over phi of sum_S k(S) (v(S) - v(none) - sum_{i in S} phi_i)^2``.
 
     Subject to ``sum phi = v(all) - v(none)``, with ``k(S) = (n-1) / (C(n,s) s (n-s))``
@@ -50,6 +53,13 @@ class KernelShap(Method):
         )
         rng = np.random.default_rng(game.seed)
         pairs = draw_pairs(n, (spend - 1) // 2, kernel_masses(n), rng)
-        values = yield pairs.round()
-        measured = PairedValues.of(values)
-        return paired_scores(pairs, measured, fit_pairs(pairs, measured))
+        rows = pairs.round()
+        return self.estimate(game, rows, (yield rows))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From complement pairs: of this design, of uniform sizes, or of any that has all sizes."""
+        n = game.n_units
+        found = find_pairs(game, coalitions, values, who="kernel-shap", fewest=n - 1)
+        return scores_of_pairs(game, found, fit_pairs(found.pairs, found.measured))

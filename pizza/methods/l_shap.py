@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
+from pizza.methods import _noise
 from pizza.methods._budget import require
 
 _CELLS = 2**25
@@ -27,7 +28,8 @@ class LShap(Method):
     sets of limited size as in MExGen's L-SHAP). With neighbours and removals without limit these
     are the exact Shapley values. A unit with fewer than K neighbours has fewer sizes.
 
-    A unit's score is undefined in a column where any of its differences is.
+    A unit's score is undefined in a column where any of its differences is. Standard errors are
+    those of the model's noise, where it was measured.
 
     Args:
         neighbours: M, units on each side, at least 0 (0 = leave-one-out).
@@ -90,12 +92,25 @@ class LShap(Method):
         for start in range(0, len(removed), step):
             rows = _without(removed[start : start + step], n)
             values[start : start + step] = yield rows
+        return self._scores(game, values, number)
+
+    def _scores(
+        self, game: Game, values: NDArray[np.float64], number: dict[Removed, int]
+    ) -> Scores:
+        n = game.n_units
         scores = np.zeros((game.n_columns, n))
+        squares, of_all = np.zeros(n), np.zeros(n)
         for unit in range(n):
             for without, with_unit, weight in self._terms(unit, n):
                 before = values[number[without]] if without else 0.0
                 scores[:, unit] += weight * (before - values[number[with_unit]])
-        return Scores(values=scores, details={"index": "shapley", "samples": len(removed)})
+                squares[unit] += weight**2 * (2 if without else 1)
+                of_all[unit] += 0.0 if without else weight
+        return Scores(
+            values=scores,
+            standard_errors=_noise.errors(game, squares, of_all, scores),
+            details={"index": "shapley", "samples": len(number)},
+        )
 
 
 def _without(removed: list[Removed], n: int) -> NDArray[np.bool_]:

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
-from pizza.abc import Game, Plan
-from pizza.methods._paired_fit import PairedValues, fit_pairs, paired_scores
+import numpy as np
+from numpy.typing import NDArray
+
+from pizza.abc import Game, Scores
+from pizza.methods._found_pairs import find_pairs
+from pizza.methods._pair_scores import scores_of_pairs
+from pizza.methods._paired_fit import fit_pairs
 from pizza.methods._uniform_pairs import UniformPairs
 
 
@@ -31,10 +36,10 @@ class LeverageShap(UniformPairs):
 
     name = "leverage-shap"
 
-    def plan(self, game: Game) -> Plan:
-        """One round of the empty coalition and the pairs."""
-        _, pairs = self.draw(game)
-        values = yield pairs.round()
-        measured = PairedValues.of(values)
-        fit = fit_pairs(pairs, measured, ridge_when_singular=True)
-        return paired_scores(pairs, measured, fit)
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From complement pairs: of this design, of the kernel's, or of any that has all sizes."""
+        found = find_pairs(game, coalitions, values, who=self.name)
+        fit = fit_pairs(found.pairs, found.measured, ridge_when_singular=True)
+        return scores_of_pairs(game, found, fit)

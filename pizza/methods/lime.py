@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods._draws import calls_of_halves, halves_for
+from pizza.methods._given import halves, with_full
 from pizza.methods._penalties import Kind
 from pizza.methods._regression import solve_columns
 from pizza.methods._samples import check_samples
@@ -19,7 +20,7 @@ _WIDTH = 0.25 * np.sqrt(2)
 _LIME_SAMPLES = 5000
 
 
-class Lime(Method):
+class Lime(Estimator):
     """Weights of a local linear surrogate (Ribeiro et al. 2016, equation 1 and section 3.4).
 
     ``min over w, b: sum_S k(S) (v(S) - b - sum_i w_i S_i)^2 + penalty(w)`` with
@@ -71,7 +72,15 @@ class Lime(Method):
         rows = halves_for(game, self.samples, who="lime")
         if not rows[-1].all():
             rows = np.vstack([rows, np.ones((1, game.n_units), dtype=bool)])
-        values = yield rows
+        return self.estimate(game, rows, (yield rows))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From any random halves, in pairs or not; at least 8 of them."""
+        rows, values, complete = halves(game, coalitions, values, who="lime")
+        if not complete:
+            rows, values = with_full(rows, values)
         distance = 1.0 - np.sqrt(rows.mean(axis=1))
         # The smallest positive float keeps a narrow kernel from weighing everything zero.
         kernel = np.maximum(np.exp(-((distance / self.width) ** 2)), 1e-300)

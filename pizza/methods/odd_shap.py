@@ -9,10 +9,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Plan
-from pizza.methods._paired_fit import Fit, PairedValues, fit_pairs, paired_scores
+from pizza.abc import Game, Scores
+from pizza.methods._found_pairs import find_pairs
+from pizza.methods._pair_scores import scores_of_pairs
+from pizza.methods._paired_fit import Fit, fit_pairs
 from pizza.methods._subsets import Floats, Pairs
-from pizza.methods._uniform_pairs import UniformPairs
+from pizza.methods._uniform_pairs import UniformPairs, shuffled
 
 _FOLDS = 10
 _STRONGEST = 16
@@ -52,12 +54,14 @@ class OddShap(UniformPairs):
 
     name = "odd-shap"
 
-    def plan(self, game: Game) -> Plan:
-        """One round of the empty coalition and the pairs."""
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From complement pairs: of this design, of the kernel's, or of any that has all sizes."""
         n = game.n_units
-        rng, pairs = self.draw(game)
-        order = rng.permutation(len(pairs.present))
-        measured = PairedValues.of((yield pairs.round()))
+        found = find_pairs(game, coalitions, values, who=self.name, total=True)
+        pairs, measured = found.pairs, found.measured
+        order = shuffled(game, len(pairs.present))
         # With every pair the terms of units alone give the exact values: nothing is to be chosen.
         whole = fit_pairs(pairs, measured) if pairs.complete else None
         values = np.full((game.n_columns, n), np.nan)
@@ -73,7 +77,7 @@ class OddShap(UniformPairs):
                 if column == 0:
                     n_terms = [len(model.units), len(model.triples)]
         details = {"units_in_model": n_terms[0], "triples": n_terms[1]}
-        return paired_scores(pairs, measured, Fit(values, None, details))
+        return scores_of_pairs(game, found, Fit(values, None, details))
 
 
 @dataclass(frozen=True, slots=True)

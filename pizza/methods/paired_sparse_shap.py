@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
-from pizza.methods._paired_fit import PairedValues, fit_pairs
+from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.methods._found_pairs import FoundPairs, find_pairs
+from pizza.methods._pair_scores import with_noise
+from pizza.methods._paired_fit import fit_pairs
 from pizza.methods._quality import quality, warned
 from pizza.methods._regression import fit
 from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import Pairs, draw_pairs, uniform_masses
+from pizza.methods._subsets import draw_pairs, uniform_masses
 
 Floats = NDArray[np.float64]
 
 _FEWEST = 9
 
 
-class PairedSparseShap(Method):
+class PairedSparseShap(Estimator):
     """Shapley values by a sparse regression on complement pairs, made efficient.
 
     Coalitions have uniformly distributed sizes and come with their complements, as in Leverage SHAP
@@ -63,27 +65,35 @@ class PairedSparseShap(Method):
         )
         rng = np.random.default_rng(game.seed)
         pairs = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng)
-        values = yield pairs.round()
-        measured = PairedValues.of(values)
+        rows = pairs.round()
+        return self.estimate(game, rows, (yield rows))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From complement pairs: of this design, of the kernel's, or of any that has all sizes."""
+        found = find_pairs(
+            game, coalitions, values, who="paired-sparse-shap", fewest=(_FEWEST - 1) // 2
+        )
+        pairs, measured = found.pairs, found.measured
         details: dict[str, Any] = {
             "index": "shapley",
             "samples": 2 * len(pairs.present) + 1,
             "undefined": int(np.isnan(measured.odd[:, 0]).sum()),
+            **found.details,
         }
         if pairs.complete:
             whole = fit_pairs(pairs, measured)
-            return Scores(
-                values=whole.values, standard_errors=whole.standard_errors, details=details
-            )
-        scores = _sparse(pairs, measured, values, details)
+            errors = with_noise(game, found, whole.standard_errors)
+            return Scores(values=whole.values, standard_errors=errors, details=details)
+        scores = _sparse(found, details)
         return Scores(values=scores, details=details, warnings=warned(details))
 
 
-def _sparse(
-    pairs: Pairs, measured: PairedValues, values: Floats, details: dict[str, Any]
-) -> Floats:
+def _sparse(found: FoundPairs, details: dict[str, Any]) -> Floats:
     """Select on all columns at once, then refit each on its own selection."""
-    first, second = np.split(values[1:], 2)
+    pairs, measured = found.pairs, found.measured
+    first, second = np.split(found.values[1:], 2)
     order = np.random.default_rng(0).permutation(len(pairs.present))
     # Pairs come sorted by size; cross-validation wants each fold to have all of them.
     design = pairs.present[order].astype(np.float64) - 0.5

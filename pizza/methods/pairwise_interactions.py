@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
+from pizza.methods import _noise
 from pizza.methods._draws import calls_of_halves, halves_for
+from pizza.methods._given import halves
 from pizza.methods._intervals import CALLS_PER_UNIT, debiased, inflation, relevant
 from pizza.methods._regression import columns_alike, fit, least_squares, plain
 from pizza.methods._samples import check_samples
@@ -24,7 +26,7 @@ STRONGEST = 12
 """Main effects whose pairs are looked at."""
 
 
-class PairwiseInteractions(Method):
+class PairwiseInteractions(Estimator):
     """Main effects and the pairs among the strongest of them, by one sparse regression.
 
     Fits ``v(S) = b + sum_i w_i (S_i - 1/2) + sum_ij w_ij (S_i - 1/2)(S_j - 1/2)`` to random halves,
@@ -60,9 +62,16 @@ class PairwiseInteractions(Method):
     def plan(self, game: Game) -> Plan:
         """One round of random coalitions."""
         rows = halves_for(game, self.samples, who="pairwise-interactions")
-        values = yield rows
-        complete = len(rows) == 2**game.n_units
+        return self.estimate(game, rows, (yield rows))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From any random halves, in pairs or not; at least 8 of them."""
+        rows, values, complete = halves(game, coalitions, values, who="pairwise-interactions")
         found = mains_and_pairs(rows, values, self.strongest, complete=complete)
+        if complete:
+            found = replace(found, errors=_noise_of_all(game, found, values))
         details: dict[str, Any] = {
             "index": "banzhaf",
             "samples": int((~rows.all(axis=1)).sum()),
@@ -76,6 +85,16 @@ class PairwiseInteractions(Method):
             standard_errors=None if errors is None else errors[:, : game.n_units],
             details=details,
         )
+
+
+def _noise_of_all(game: Game, found: Terms, values: Floats) -> Floats | None:
+    """Errors by the model's noise where terms are orthogonal: each weighs all values alike."""
+    count = len(values)
+    weight = np.repeat([2.0, 4.0], [game.n_units, len(found.pairs)]) / count
+    errors = _noise.errors(game, weight**2 * (count - 1), weight, found.weights)
+    if errors is not None:
+        errors[np.isnan(values).any(axis=0)] = np.nan
+    return errors
 
 
 @dataclass(frozen=True, slots=True)

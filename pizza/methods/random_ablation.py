@@ -6,12 +6,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.methods import _noise
 from pizza.methods._draws import calls_of_halves, halves_for
+from pizza.methods._given import halves
 from pizza.methods._samples import check_samples
 
 
-class RandomAblation(Method):
+class RandomAblation(Estimator):
     """``score_i = mean(v(S) : i in S) - mean(v(S) : i not in S)`` over random halves.
 
     What TokenSHAP computes (Goldshmidt & Horovicz 2024, equation 3) and calls Shapley values; over
@@ -21,8 +23,8 @@ class RandomAblation(Method):
     in a difference of means: regression ('context-cite', 'auto') needs far fewer calls.
 
     Standard errors are Welch's, ``sqrt(var_with / n_with + var_without / n_without)``, and 0 once
-    every coalition was evaluated. A unit that was never absent, or never present, in the coalitions
-    that a column knows has no score (NaN).
+    every coalition was evaluated, but for the model's noise where it was measured. A unit that was
+    never absent, or never present, in the coalitions that a column knows has no score (NaN).
 
     Args:
         samples: Coalitions to evaluate. ``None``: what the budget allows, 10 per unit (64 to 512)
@@ -41,13 +43,22 @@ class RandomAblation(Method):
     def plan(self, game: Game) -> Plan:
         """One round of random coalitions."""
         rows = halves_for(game, self.samples, who="random-ablation")
-        values = yield rows
+        return self.estimate(game, rows, (yield rows))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From any random halves, in pairs or not; at least 8 of them."""
+        rows, values, complete = halves(game, coalitions, values, who="random-ablation")
         n_with, mean_with, var_with = _moments(rows, values)
         n_without, mean_without, var_without = _moments(~rows, values)
         with np.errstate(invalid="ignore", divide="ignore"):
             errors = np.sqrt(var_with / n_with + var_without / n_without)
-        if len(rows) == 2**game.n_units:
-            errors[np.isfinite(values).all(axis=0)] = 0.0
+        if complete:
+            whole = np.isfinite(values).all(axis=0)
+            half = len(rows) / 2
+            noise = _noise.variance(game, np.full(game.n_units, (2 * half - 1) / half**2), 1 / half)
+            errors[whole] = 0.0 if noise is None else np.sqrt(noise[whole])
         return Scores(
             values=mean_with - mean_without,
             standard_errors=errors,

@@ -6,10 +6,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Plan
-from pizza.methods._paired_fit import Fit, PairedValues, paired_scores
+from pizza.abc import Game, Scores
+from pizza.methods._found_pairs import find_pairs
+from pizza.methods._pair_scores import scores_of_pairs
+from pizza.methods._paired_fit import Fit, PairedValues
 from pizza.methods._subsets import Floats, Pairs
-from pizza.methods._uniform_pairs import UniformPairs
+from pizza.methods._uniform_pairs import UniformPairs, shuffled
 
 _FOLDS = 10
 _STRENGTHS = np.append(0.0, np.geomspace(1e-3, 10.0, 9))
@@ -44,12 +46,14 @@ class RegressionMsr(UniformPairs):
 
     name = "regression-msr"
 
-    def plan(self, game: Game) -> Plan:
-        """One round of the empty coalition and the pairs."""
-        rng, pairs = self.draw(game)
-        folds = rng.permutation(len(pairs.present)) % _FOLDS
-        measured = PairedValues.of((yield pairs.round()))
-        return paired_scores(pairs, measured, _fit(pairs, measured, folds))
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From complement pairs: of this design, of the kernel's, or of any that has all sizes."""
+        found = find_pairs(game, coalitions, values, who=self.name, total=True)
+        folds = shuffled(game, len(found.pairs.present)) % _FOLDS
+        fit = _fit(found.pairs, found.measured, folds)
+        return scores_of_pairs(game, found, fit, _influence_and_share)
 
 
 def _fit(pairs: Pairs, measured: PairedValues, folds: NDArray[np.int64]) -> Fit:
@@ -85,18 +89,35 @@ def _estimate(
             each.append(ridge(design[~held], odd[~held]))
             residuals[held] = odd[held] - design[held] @ each[-1]
         weights = np.mean(each, axis=0)
-    # C(n,s) p_{s-1} = 1/s and C(n,s) p_s = 1/(n-s). Both members of a pair have one influence:
-    # that of the complement has the opposite sign, and so has its residual's odd part. So a pair
-    # counts twice, but for the middle size, of which a pair holds two coalitions.
-    size = pairs.present.sum(axis=1, keepdims=True)
-    twice = np.where(2 * size == n, 1.0, 2.0) / pairs.expected[:, None]
-    influence = twice * np.where(pairs.present, 1 / size, -1 / (n - size))
+    influence = _influence(pairs)
     values = weights + influence.T @ residuals + (total - weights.sum(axis=0)) / n
     spared = np.sqrt(np.maximum(0.0, 1 - pairs.share))[:, None]
     errors = np.sqrt((influence**2).T @ (residuals * spared) ** 2)
     if len(design) < 2 and not pairs.complete:
         errors[:] = np.nan
     return values.T, errors.T
+
+
+def _influence(pairs: Pairs) -> Floats:
+    """What the correction weighs the odd part of each pair's residual with, ``(n_pairs, n)``."""
+    # C(n,s) p_{s-1} = 1/s and C(n,s) p_s = 1/(n-s). Both members of a pair have one influence:
+    # that of the complement has the opposite sign, and so has its residual's odd part. So a pair
+    # counts twice, but for the middle size, of which a pair holds two coalitions.
+    n = pairs.present.shape[1]
+    size = pairs.present.sum(axis=1, keepdims=True)
+    twice = np.where(2 * size == n, 1.0, 2.0) / pairs.expected[:, None]
+    result: Floats = twice * np.where(pairs.present, 1 / size, -1 / (n - size))
+    return result
+
+
+def _influence_and_share(pairs: Pairs, constrained: bool) -> tuple[Floats, Floats]:
+    """The same, and the equal shares of ``v(all) - v(none)``.
+
+    The surrogates' own noise is left out: the correction takes it off again but for what is not
+    drawn, and there the residuals have it.
+    """
+    n = pairs.present.shape[1]
+    return _influence(pairs), np.full(n, constrained / n)
 
 
 def ridge(design: Floats, targets: Floats) -> Floats:

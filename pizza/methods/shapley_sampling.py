@@ -6,7 +6,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pizza import coalition
 from pizza.abc import Game, Method, Plan, Scores
+from pizza.methods import _noise
 from pizza.methods._samples import check_samples, coalitions_to_spend
 from pizza.methods._subsets import Coalitions, Floats
 
@@ -22,7 +24,8 @@ class ShapleySampling(Method):
     Castro, Gomez & Tejada 2009, with antithetic pairs: every order is followed by its reverse
     (Mitchell et al. 2022, section 4.1), which cancels the interactions of two units. Unbiased, and
     the scores of all units sum to ``v(all) - v(none)``. Standard errors: an order and its reverse
-    are one block, blocks are independent.
+    are one block, blocks are independent. Noise of the model, where it was measured, is added for
+    coalitions that blocks share.
 
     Gains that are not defined are left out of the mean.
 
@@ -62,7 +65,7 @@ class ShapleySampling(Method):
         scores, errors = _means(gains, blocks)
         return Scores(
             values=scores,
-            standard_errors=errors,
+            standard_errors=_noise.added(errors, _shared_noise(game, orders, blocks)),
             details={
                 "index": "shapley",
                 "samples": spend,
@@ -115,6 +118,45 @@ def _means(gains: Floats, blocks: int) -> tuple[Floats, Floats | None]:
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.where(counts > 1, np.sqrt(squares / (counts - 1) / counts), np.nan)
     return scores.T, errors.T
+
+
+def _shared_noise(game: Game, orders: NDArray[np.int64], blocks: int) -> Floats | None:
+    """What the spread of blocks misses of the variance that noise adds, ``(n_columns, n_units)``.
+
+    Blocks that pass through one coalition have one value of it and so one noise, which does not
+    average out. Noise is in the score with the squared mean of what the blocks weigh a coalition
+    with; in the spread it is with the spread of these.
+    """
+    if game.noise is None:
+        return None
+    mean = _weights_of_values(orders)
+    if blocks < 2:
+        return _noise.variance(game, mean[0], mean[1])
+    # In a block a unit has four coalitions with weight 1/2, of which one may be the full one.
+    ends = np.bincount(orders[:blocks, [0, -1]].ravel(), minlength=game.n_units)
+    each = np.array([blocks - ends / 4, ends / 4])
+    total = np.array([mean[0], mean[1] ** 2])
+    spread = (each - blocks * total) / (blocks * (blocks - 1))
+    missing = np.maximum(0.0, total - spread)
+    return _noise.variance(game, missing[0], np.sqrt(missing[1]))
+
+
+def _weights_of_values(orders: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """What scores weigh values with: the sum of squares, and the weight of the full coalition."""
+    count, n = orders.shape
+    names: dict[bytes, int] = {}
+    number = [names.setdefault(coalition.key(row), len(names)) for row in _prefixes(orders)]
+    # Along each order: the empty coalition, what it passes through, the full one (number -1).
+    path = np.full((count, n + 1), -1)
+    path[:, 0] = number[0]
+    path[:, 1:n] = np.array(number[1:]).reshape(count, n - 1)
+    cells = np.concatenate([orders * (len(names) + 1) + path[:, k : k + n] + 1 for k in (1, 0)])
+    found, place = np.unique(cells, return_inverse=True)
+    signs = np.repeat([1.0, -1.0], count * n) / count
+    weights = np.bincount(place.ravel(), signs).astype(np.float64)
+    unit, full = found // (len(names) + 1), found % (len(names) + 1) == 0
+    squares: Floats = np.bincount(unit, np.where(full, 0.0, weights**2), n).astype(np.float64)
+    return squares, np.bincount(unit, np.where(full, weights, 0.0), n).astype(np.float64)
 
 
 def _known_mean(array: Floats) -> Floats:

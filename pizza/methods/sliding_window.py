@@ -7,6 +7,7 @@ import numpy as np
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
+from pizza.methods import _noise
 from pizza.methods._budget import require
 
 
@@ -16,6 +17,8 @@ class SlidingWindow(Method):
     A unit's score is the mean over the windows that hold it of ``effect(window) / members``: the
     effect is shared equally by the members, so with ``stride == size`` the scores of all units sum
     to the sum of the effects. The last window is moved back so that it ends with the last unit.
+
+    Standard errors are those of the model's noise, where it was measured.
 
     Args:
         size: Units per window.
@@ -57,4 +60,6 @@ class SlidingWindow(Method):
         # A unit's score is undefined in a column as soon as one of its windows is.
         undefined = members.T.astype(float) @ np.isnan(values) > 0
         scores[undefined] = np.nan
-        return Scores(values=scores.T, details={"windows": len(starts)})
+        weights = shares / members.sum(axis=0)
+        errors = _noise.errors(game, (weights**2).sum(axis=0), weights.sum(axis=0), scores.T)
+        return Scores(values=scores.T, standard_errors=errors, details={"windows": len(starts)})

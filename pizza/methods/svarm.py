@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pizza import coalition
-from pizza.abc import Game, Method, Plan, Scores
+from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.errors import ConfigError
+from pizza.methods import _noise
+from pizza.methods._given import neighbours_stand_together, without_full
 from pizza.methods._samples import check_samples, coalitions_to_spend
 from pizza.methods._subsets import Coalitions, Floats, every, log_binomial
 
 
-class Svarm(Method):
+class Svarm(Estimator):
     """Shapley values from mean values with and without each unit, by size (Stratified SVARM).
 
     ``phi_i = 1/n sum_s (mean of v(S), |S|=s+1, i in S  -  mean of v(S), |S|=s, i not in S)``
@@ -55,21 +59,49 @@ class Svarm(Method):
             advice="use larger units (sentence, paragraph), or 'context-cite'.",
         )
         present = _draw(n, spend, np.random.default_rng(game.seed))
-        values = yield present
+        return self.estimate(game, present, (yield present))
+
+    def estimate(
+        self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
+    ) -> Scores:
+        """From random coalitions of all sizes, or with all of the sizes 0, 1 and n-1."""
+        n = game.n_units
+        present, values = without_full(game, coalitions, values, who="svarm")
+        _check(present, n)
         scores = np.full((game.n_columns, n), np.nan)
-        errors = np.full_like(scores, np.nan)
+        errors, squares = np.full_like(scores, np.nan), np.full_like(scores, np.nan)
         for column, v in enumerate(values.T):
             known = ~np.isnan(v)
             if known.any():
-                scores[column], errors[column] = _estimate(present[known], v[known], n)
+                found = _estimate(present[known], v[known], n)
+                scores[column], errors[column], squares[column] = found
+        errors_or_none = None if np.isnan(errors).all() else errors
         return Scores(
             values=scores,
-            standard_errors=None if np.isnan(errors).all() else errors,
+            standard_errors=_noise.added(errors_or_none, _noise.variance(game, squares, 1 / n)),
             details={
                 "index": "shapley",
                 "samples": len(present),
                 "undefined": int(np.isnan(values[:, 0]).sum()),
             },
+        )
+
+
+def _check(present: Coalitions, n: int) -> None:
+    """Refuse coalitions of which strata say nothing, or something else."""
+    sizes = np.bincount(present.sum(axis=1), minlength=n)
+    whole = sizes[0] and sizes[1 % n] >= n * (n > 1) and sizes[n - 1] >= n * (n > 1)
+    if not whole and not sizes.all():
+        raise ConfigError(
+            "svarm needs the empty coalition and random ones of each size, or all of the sizes 1 "
+            f"and {n - 1}; of {int((sizes == 0).sum())} sizes there are none (of "
+            f"{int(sizes.argmin())}, for one). Measure with 'svarm', or use 'context-cite', which "
+            "concludes from random halves."
+        )
+    if neighbours_stand_together(present):
+        raise ConfigError(
+            "svarm concludes from coalitions that are random within their size, and in these "
+            "neighbouring units are present together. Measure with 'svarm'."
         )
 
 
@@ -123,17 +155,19 @@ def _all_in_random_order(n: int, chances: Floats, rng: np.random.Generator) -> C
     return present[np.argsort(waits)]
 
 
-def _estimate(present: Coalitions, v: Floats, n: int) -> tuple[Floats, Floats]:
-    """Scores and standard errors of one column, ``(n,)`` each.
+def _estimate(present: Coalitions, v: Floats, n: int) -> tuple[Floats, Floats, Floats]:
+    """Scores, standard errors, and what these lack of squared coefficients, ``(n,)`` each.
 
     With ``b_s`` the mean value of size s, the definition is ``(v(all) - v(none)) / n`` plus 1/n
     times the sum over sizes of what the strata with and without the unit deviate from ``b_s``.
     """
     sizes = present.sum(axis=1)
     if sizes.min() > 0:
-        return np.full(n, np.nan), np.full(n, np.nan)
+        return np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     scores = np.full(n, -v[sizes == 0].mean())
     variances = np.zeros(n)
+    # Strata that were drawn whole have no spread to be found, but they have the model's noise.
+    squares = np.ones(n)
     seen = np.unique(sizes)
     for size in seen[seen > 0]:
         rows = present[sizes == size].astype(float)
@@ -150,6 +184,7 @@ def _estimate(present: Coalitions, v: Floats, n: int) -> tuple[Floats, Floats]:
             with np.errstate(divide="ignore", invalid="ignore"):
                 spread = np.maximum(squares, 0.0) / (counts - 1) / counts * rest
             variances += np.where((rest < 1e-9) & (counts > 0), 0.0, spread)
+            squares += np.where(counts > 0, (1 - rest) / np.maximum(counts, 1), 0.0)
     if len(seen) < n:
         variances[:] = np.nan  # sizes that were not drawn may hold anything
-    return scores / n, np.sqrt(variances) / n
+    return scores / n, np.sqrt(variances) / n, squares / n**2
