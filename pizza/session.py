@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,8 @@ from pizza.specs import BackendSettings, BackendSpec, Choice
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from pizza.evaluation.result import Evaluation
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -352,18 +355,76 @@ class Session:
 
         # Parts are imported when they are first named, and some import much: not on the loop.
         job = await self._in_thread(named)
-        return await explain(
-            job,
-            registry=registry,
-            backend=self.backend,
-            scheduler=cast("Scheduler", self._scheduler),
-            budget=self._budget,
-            origin=self._origin,
-            in_thread=self._in_thread,
-            confirm=self._confirm,
-            meter=self._meter,
-            started=self._clock.time(),
+        return await explain(job, started=self._clock.time(), **self._owned())
+
+    async def evaluate(
+        self,
+        attribution: Attribution,
+        *,
+        measures: Any = None,
+        budget: Budget | int | str | None = None,
+        metric: Any = None,
+        perturbation: Any = None,
+        output_token: int | None = None,
+        seed: int = 0,
+        skip_failures: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Evaluation:
+        """Measure how faithful an attribution is to this session's model.
+
+        The prompt, its units, the output, the perturbation, the metric and the way of generating
+        are the attribution's. The model may be another one: then the attribution's output is scored
+        where the model can score, and what was compared is in the warnings.
+
+        Args:
+            attribution: By any method, of any model.
+            measures: Names of measures, with options as ``"lds:p=0.9"``. By default all that the
+                budget and the number of units allow.
+            budget: What this evaluation may take, its reference included: calls (``300``), tokens
+                (``"20k tokens"``) or dollars (``"$0.50"``). By default 256 coalitions. Those that
+                the attribution's own values are known of cost nothing.
+            metric: What is measured of a coalition; by default the attribution's first. Where the
+                attribution has scores of that metric, they are evaluated. For methods that look
+                inside the model: ``logprob-diff``, where the model gives log-probabilities.
+            perturbation: What stands in for absent units; by default as in the attribution, and
+                ``delete`` for methods that look inside the model.
+            output_token: Evaluate the scores of this output token, counted from 0, and not of the
+                whole output.
+            seed: Of the coalitions and orders that are drawn.
+            skip_failures: Leave out coalitions that the model refuses, instead of failing.
+            on_progress: Called after every answer.
+
+        Returns:
+            A figure per measure; where orders count, beside that of random orders.
+
+        Raises:
+            ConfigError: Something does not fit; nothing was sent.
+            BudgetTooSmallError: The measures need more; it names the least and what fits.
+            PizzaError: A request failed for good; answers so far are in the cache.
+
+        Cost: one or two requests for the reference, then up to the budget; measures share what
+            they can.
+        """
+        self._check_open()
+        registry = self.plugins
+        allowed = None if budget is None else Budget.of(budget)
+        # Imported here: whoever only attributes does without.
+        work = await self._in_thread(importlib.import_module, "pizza._explain.evaluate")
+        wanted = await self._in_thread(
+            work.resolved,
+            registry,
+            attribution,
+            measures=measures,
+            metric=metric,
+            perturbation=perturbation,
+            budget=allowed,
+            output_token=output_token,
+            seed=seed,
+            skip_failures=skip_failures,
+            on_progress=on_progress,
         )
+        found: Evaluation = await work.evaluate(wanted, started=self._clock.time(), **self._owned())
+        return found
 
     @asynccontextmanager
     async def attribute_many(
@@ -398,6 +459,19 @@ class Session:
             yield outcomes
 
     # --- helpers ------------------------------------------------------------------------------
+
+    def _owned(self) -> dict[str, Any]:
+        """What the steps of an attribution or an evaluation borrow."""
+        return {
+            "registry": self.plugins,
+            "backend": self.backend,
+            "scheduler": cast("Scheduler", self._scheduler),
+            "budget": self._budget,
+            "origin": self._origin,
+            "in_thread": self._in_thread,
+            "confirm": self._confirm,
+            "meter": self._meter,
+        }
 
     async def _in_thread(
         self, function: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pizza.attribution import Attribution
 from pizza.errors import ConfigError
 from pizza.prompt import PromptLike
 from pizza.session import Outcome, Session
+
+if TYPE_CHECKING:
+    from pizza.evaluation.result import Evaluation
 
 _SESSION_OPTIONS = frozenset(
     (
@@ -68,6 +71,30 @@ def attribute_many(
             session.attribute_many(prompts, **rest) as outcomes,
         ):
             return sorted([o async for o in outcomes], key=lambda o: o.index)
+
+    return asyncio.run(run())
+
+
+def evaluate(attribution: Attribution, *, model: Any = None, **options: Any) -> Evaluation:
+    """Measure how faithful an attribution is, and wait for the figures.
+
+    Args:
+        attribution: As for `Session.evaluate`.
+        model: As for `Session`; by default the model that the attribution was made with.
+        **options: Options of `Session` and of `Session.evaluate`. ``budget`` is the evaluation's.
+
+    Raises:
+        ConfigError: Called from inside a running event loop.
+    """
+    _refuse_running_loop()
+    if model is None:
+        model = attribution.provenance.get("backend", "embedded")
+    own = {"budget": options.pop("budget")} if "budget" in options else {}
+    for_session, rest = _divided(options)
+
+    async def run() -> Evaluation:
+        async with Session(model, **for_session) as session:
+            return await session.evaluate(attribution, **rest, **own)
 
     return asyncio.run(run())
 

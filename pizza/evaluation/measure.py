@@ -87,7 +87,7 @@ def plain(values: Floats) -> list[float | None]:
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Rank correlation; NaN when one side is constant. Values that only rounding tells apart tie."""
+    """Rank correlation; NaN when one side is constant. What only rounding tells apart is equal."""
     return rank_correlation(_levelled(a), _levelled(b))
 
 
