@@ -146,15 +146,22 @@ class Evidence:
                 row[:] = answers[0].logprobs
         return frozen_array(result)
 
-    def completions(self, coalition: int) -> tuple[Completion, ...]:
+    def completions(
+        self, coalition: int, window: tuple[int, int] | None = None
+    ) -> tuple[Completion, ...]:
         """The answers for one coalition, as they came (without their usage).
 
         Reading the alternatives of an answer whose alternatives were dropped raises
         `IncomparableError`.
-        """
-        return tuple(self._unpacked(packed) for packed in self.answers[coalition])
 
-    def _unpacked(self, packed: Packed) -> Completion:
+        Args:
+            coalition: Its number.
+            window: Half-open range of the tokens that are wanted, or ``None`` for all.
+        """
+        part = slice(*window) if window else None
+        return tuple(self._unpacked(packed, part) for packed in self.answers[coalition])
+
+    def _unpacked(self, packed: Packed, part: slice | None) -> Completion:
         words, reference = self.vocabulary, self.reference
         tokens, ids = reference.tokens, reference.token_ids
         if packed.tokens is not None:
@@ -162,11 +169,16 @@ class Evidence:
         if packed.token_ids is not None:
             ids = tuple(packed.token_ids.tolist())
         texts, values = _alternatives(packed, words)
+        text, logprobs = packed.text, packed.logprobs
+        if part is not None:
+            text, tokens, ids = None, tokens[part], ids and ids[part]
+            logprobs = None if logprobs is None else logprobs[part]
+            texts, values = texts and texts[part], None if values is None else values[part]
         kind = _WithoutAlternatives if self.dropped else Completion
         return kind(
-            text="".join(tokens) if packed.text is None else packed.text,
+            text="".join(tokens) if text is None else text,
             tokens=tokens,
-            logprobs=packed.logprobs,
+            logprobs=logprobs,
             alternative_tokens=texts,
             alternative_logprobs=values,
             finish_reason=packed.finish_reason,
