@@ -13,7 +13,9 @@ import typer
 from pizza import __version__
 from pizza.cli.attribute import attribute
 from pizza.cli.doctor import doctor
+from pizza.cli.evaluate import evaluate
 from pizza.cli.plugins import plugins
+from pizza.cli.reanalyze import reanalyze
 
 app = typer.Typer(
     name="pizza",
@@ -26,6 +28,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(attribute)
+app.command()(evaluate)
+app.command()(reanalyze)
 app.command()(plugins)
 app.command()(doctor)
 

@@ -124,8 +124,8 @@ class Examination:
         fit = ", ".join(f"{label} ({calls})" for label, calls in each.items() if calls <= allowed)
         return BudgetTooSmallError(
             f"{', '.join(each)} together need at least {needed} calls for {self.case.n_units} "
-            f"units and the budget allows {allowed}. Raise the budget, or name fewer measures; "
-            f"these fit one by one: {fit or 'none'}.",
+            f"units, and the budget allows {allowed} besides those for the whole prompt. Raise the "
+            f"budget, or name fewer measures; these fit one by one: {fit or 'none'}.",
             needed=needed,
             allowed=allowed,
         )

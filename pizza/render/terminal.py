@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -23,6 +24,9 @@ from pizza.render.pieces import Piece, pieces, ranked, shortened, strongest
 from pizza.render.table import units_table
 from pizza.render.text import harmless, one_line, plural
 from pizza.render.view import View
+
+if TYPE_CHECKING:
+    from pizza.evaluation.result import Evaluation
 
 _LONG = 4_000
 """Characters of a message above which only the neighbourhood of strong units is shown."""
@@ -241,21 +245,21 @@ def _plural_kind(kind: str) -> str:
     )
 
 
-def spending(attribution: Attribution) -> str:
+def spending(result: Attribution | Evaluation) -> str:
     """Calls, cached answers, tokens and money, in words."""
-    if not attribution.calls and attribution.cache_hits:
-        return f"nothing: all {plural(attribution.cache_hits, 'answer')} came from the cache"
-    calls = plural(attribution.calls, "model call")
-    cached = f" and {plural(attribution.cache_hits, 'answer')} from the cache"
-    usage = attribution.usage
+    if not result.calls and result.cache_hits:
+        return f"nothing: all {plural(result.cache_hits, 'answer')} came from the cache"
+    calls = plural(result.calls, "model call")
+    cached = f" and {plural(result.cache_hits, 'answer')} from the cache"
+    usage = result.usage
     tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} output tokens"
-    if attribution.cost is None:
+    if result.cost is None:
         money = "cost not known"
-    elif attribution.cost == 0:
+    elif result.cost == 0:
         money = "no cost"
     else:
-        money = f"${attribution.cost:.4g}" if attribution.cost < 1 else f"${attribution.cost:,.2f}"
-    return f"{calls}{cached if attribution.cache_hits else ''}; {tokens}; {money}"
+        money = f"${result.cost:.4g}" if result.cost < 1 else f"${result.cost:,.2f}"
+    return f"{calls}{cached if result.cache_hits else ''}; {tokens}; {money}"
 
 
 def warnings_view(warnings: Sequence[str]) -> Iterable[RenderableType]:
