@@ -183,6 +183,10 @@ def _told(
         f"coalitions (without units {named}{more}): {failed[rows[0]]}"
     )
     if on_incomparable == "raise" or len(rows) >= answered:
-        advice = "" if len(rows) >= answered else " on_incomparable='skip' leaves these out."
+        advice = (
+            ""
+            if len(rows) >= answered
+            else " on_incomparable='skip' (--skip-incomparable) leaves these out."
+        )
         raise IncomparableError(said + advice) from failed[rows[0]]
     return f"{said} They are left out."

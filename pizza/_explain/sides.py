@@ -231,7 +231,7 @@ def _position(reference: Completion, wanted: Target) -> int:
         named = ", ".join(f"{at}:{at + len(reference.tokens[p])}" for p, at in starts.items())
         raise ConfigError(
             f"{text!r} and {versus!r} are both listed at {len(written or found)} positions of the "
-            f"output. Say which one with span=, one of {named}."
+            f"output. Say which one with span= (--span): {named}."
         )
     listed = sorted({t for place in places for t in reference.distribution(place)})
     more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pizza reanalyze``: other scores from a saved result, without a request."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pizza.cli.options import MEASURE, OUTPUT, AsJson, Debug, Output
+
+if TYPE_CHECKING:
+    from pizza.attribution import Attribution, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """The options, as they were given."""
+
+    result: Path
+    metrics: tuple[str, ...]
+    method: str | None
+    target: str | None
+    contrast: str | None
+    span: str | None
+    seed: int | None
+    skip: bool
+    as_json: bool
+    output: Path | None
+    top: int
+    show_all: bool
+    debug: bool
+
+
+def reanalyze(
+    result: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULT.json",
+            help="What pizza attribute wrote with --output or --json.",
+            show_default=False,
+        ),
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="How a change is measured; may be repeated. By default as in the run.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the scores are computed by. By default as in the run.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Explain this one of the outputs that were measured.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    contrast: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="With --target: why that and not this. Two outputs that were measured, or two "
+            "tokens that the model considered at one place.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    span: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:END",
+            help="Explain only these characters of the output, counted from 0; with --contrast: "
+            "the place of the two tokens.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="For everything random; the run's.", rich_help_panel=MEASURE
+        ),
+    ] = None,
+    skip_incomparable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-incomparable",
+            help="Leave out answers that a metric cannot use, instead of failing.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    output: Output = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Rows of the table of units.", rich_help_panel=OUTPUT
+        ),
+    ] = 8,
+    show_all: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Show long prompts whole and every unit.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Compute other scores from the answers that a result holds. Nothing is sent.
+
+    Another metric, another output or part of it, a contrast, another method: whatever the answers
+    say. What they do not say is refused, with what they do.
+    """
+    order = _Order(
+        result=result,
+        metrics=tuple(metric or ()),
+        method=method,
+        target=target,
+        contrast=contrast,
+        span=span,
+        seed=seed,
+        skip=skip_incomparable,
+        as_json=as_json,
+        output=output,
+        top=top,
+        show_all=show_all,
+        debug=debug,
+    )
+    raise typer.Exit(_execute(order))
+
+
+def _execute(order: _Order) -> int:
+    from pizza.cli.consoles import err, orderly
+    from pizza.cli.failures import INTERRUPTED, OK, report
+
+    try:
+        with orderly():
+            attribution = _reanalyzed(order)
+        if order.output is not None:
+            attribution.save(order.output)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # the last place where it can be turned into an exit code
+        return report(error, err(), debug=order.debug)
+    _show(order, attribution)
+    return OK
+
+
+def _reanalyzed(order: _Order) -> Attribution:
+    from pizza.cli.order import _span
+    from pizza.errors import ConfigError
+    from pizza.specs import parse_choice
+
+    span = None if order.span is None else _span(order.span)
+    if order.output is not None:
+        folder = order.output.parent
+        if order.output.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(
+                f"cannot write --output {order.output}: it must be a file in a folder that exists "
+                "and can be written to."
+            )
+    return _loaded(order.result).reanalyze(
+        metrics=[parse_choice(metric) for metric in order.metrics] or None,
+        target=_target(order),
+        span=span,
+        method=None if order.method is None else parse_choice(order.method),
+        seed=order.seed,
+        on_incomparable="skip" if order.skip else "raise",
+    )
+
+
+def _target(order: _Order) -> Target | None:
+    from pizza.attribution import Target
+    from pizza.errors import ConfigError
+
+    if order.contrast is None:
+        return None if order.target is None else Target.given(order.target)
+    if order.target is None:
+        raise ConfigError(
+            "--contrast names what was not chosen; name what was with --target, a text or a token."
+        )
+    return Target.contrast(order.target, order.contrast)
+
+
+def _loaded(path: Path) -> Attribution:
+    from pizza.attribution import Attribution
+    from pizza.errors import ConfigError, ResultFormatError
+
+    try:
+        return Attribution.load(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ResultFormatError as error:
+        raise ConfigError(f"cannot use {path}: {error}") from error
+
+
+def _show(order: _Order, attribution: Attribution) -> None:
+    from rich.text import Text
+
+    from pizza.cli.consoles import err, out, show, view_for, write_json
+    from pizza.render.terminal import attribution_view
+    from pizza.render.text import harmless
+
+    if order.as_json:
+        write_json(attribution.to_dict())
+        return
+    console = out()
+    show(
+        console,
+        attribution_view(attribution, view_for(console, top=order.top, everything=order.show_all)),
+    )
+    if order.output is not None:
+        err().print(Text(f"The result is in {harmless(str(order.output))}."), soft_wrap=True)
