@@ -167,7 +167,7 @@ def _estimate(present: Coalitions, v: Floats, n: int) -> tuple[Floats, Floats, F
     scores = np.full(n, -v[sizes == 0].mean())
     variances = np.zeros(n)
     # Strata that were drawn whole have no spread to be found, but they have the model's noise.
-    squares = np.ones(n)
+    noise = np.ones(n)
     seen = np.unique(sizes)
     for size in seen[seen > 0]:
         rows = present[sizes == size].astype(float)
@@ -184,7 +184,7 @@ def _estimate(present: Coalitions, v: Floats, n: int) -> tuple[Floats, Floats, F
             with np.errstate(divide="ignore", invalid="ignore"):
                 spread = np.maximum(squares, 0.0) / (counts - 1) / counts * rest
             variances += np.where((rest < 1e-9) & (counts > 0), 0.0, spread)
-            squares += np.where(counts > 0, (1 - rest) / np.maximum(counts, 1), 0.0)
+            noise += np.where(counts > 0, (1 - rest) / np.maximum(counts, 1), 0.0)
     if len(seen) < n:
         variances[:] = np.nan  # sizes that were not drawn may hold anything
-    return scores / n, np.sqrt(variances) / n, squares / n**2
+    return scores / n, np.sqrt(variances) / n, noise / n**2
