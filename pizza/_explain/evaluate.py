@@ -7,7 +7,7 @@ another one than the attribution was made with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,13 +27,16 @@ from pizza._parts import Part
 from pizza.attribution import Attribution
 from pizza.capability import Capability
 from pizza.errors import ConfigError
-from pizza.evaluation.case import Case, Effort
+from pizza.evaluation.case import Effort
 from pizza.evaluation.measure import Measure
 from pizza.evaluation.plan import BUDGET, LEVELS, Examination, suited
 from pizza.evaluation.result import Evaluation, Faithfulness
 from pizza.limits import Budget
 
 __all__ = ["evaluate", "resolved"]
+
+_REFERENCES = 2
+"""Calls for the whole prompt: its completion and its score."""
 
 
 async def evaluate(wanted: Evaluating, *, started: float, **owned: Any) -> Evaluation:
@@ -47,7 +50,10 @@ async def evaluate(wanted: Evaluating, *, started: float, **owned: Any) -> Evalu
     recorded = Recorded(wanted.attribution)
     case = case_of(wanted)
     free = case.used if reusable(wanted, recorded, owned["backend"]) else frozenset()
-    measures, left_out = _chosen(wanted, case, free)
+    measures = wanted.measures
+    left_out: list[str] = []
+    if wanted.usual:
+        measures, left_out = suited(measures, case, _room(wanted.budget, owned), free)
     examination = Examination(measures, case, _coalitions(wanted.budget))
     account = Account()
     known = await owned["confirm"](frozenset({Capability.SCORE}), account)
@@ -74,17 +80,19 @@ class _Least:
         return self.coalitions, self.coalitions
 
 
-def _chosen(
-    wanted: Evaluating, case: Case, free: frozenset[bytes]
-) -> tuple[Sequence[Measure], list[str]]:
-    if not wanted.usual:
-        return wanted.measures, []
-    return suited(wanted.measures, case, _coalitions(wanted.budget), free)
-
-
 def _coalitions(budget: Budget | None) -> int:
     """Coalitions of a budget; where it counts something else, no more than usual."""
     return BUDGET if budget is None or budget.max_calls is None else budget.max_calls
+
+
+def _room(budget: Budget | None, owned: Mapping[str, Any]) -> int:
+    """Coalitions that there are calls for; 0 where the budget counts something else."""
+    if budget is not None and budget.max_calls is None:
+        return 0
+    rooms = [BUDGET if budget is None else _coalitions(budget) - _REFERENCES]
+    if (cap := owned["budget"].max_calls) is not None:
+        rooms.append(cap - owned["scheduler"].statistics.calls - _REFERENCES)
+    return min(rooms)
 
 
 def _affordable(context: Context) -> int | None:

@@ -97,9 +97,12 @@ class Insertion(_Curve):
 
 
 def _area(sizes: Ints, values: Floats) -> float:
-    """By trapezoids over the share of units; points that are not known are passed over."""
+    """By trapezoids over the share of units; points that are not known are passed over.
+
+    NaN when an end is among them, or more than half: a line between two ends is no curve.
+    """
     known = ~np.isnan(values)
-    if not known[[0, -1]].all():
+    if not known[[0, -1]].all() or 2 * known.sum() < len(known):
         return float("nan")
     x, y = sizes[known] / sizes[-1], values[known]
     return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2.0)

@@ -132,23 +132,24 @@ class Examination:
 
 
 def suited(
-    measures: Sequence[Measure], case: Case, budget: int, free: AbstractSet[bytes] = frozenset()
-) -> tuple[list[Measure], list[str]]:
+    measures: Sequence[Measure], case: Case, room: int, free: AbstractSet[bytes] = frozenset()
+) -> tuple[tuple[Measure, ...], list[str]]:
     """Measures of a usual set that can be taken, and why the others cannot.
 
-    One that is taken only where the budget has room is left out without a word: nobody named it.
+    Those that are taken only where there is ``room`` for their coalitions are left out without a
+    word: nobody named them.
     """
     found, why = [], []
     for measure in measures:
         reason = measure.unsuited(case)
         if measure.only_with_room:
-            if not reason and len(_paid(measure, case, LEVELS[0], free)) <= budget:
+            if not reason and len(_paid(measure, case, LEVELS[0], free)) <= room:
                 found.append(measure)
         elif reason:
             why.append(f"{measure.label} was left out: {reason}.")
         else:
             found.append(measure)
-    return found, why
+    return tuple(found), why
 
 
 def _paid(measure: Measure, case: Case, effort: Effort, free: AbstractSet[bytes]) -> set[bytes]:
