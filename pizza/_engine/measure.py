@@ -16,7 +16,7 @@ import numpy as np
 
 from pizza import coalition
 from pizza._engine.keeping import Keeper
-from pizza.abc import Metric, PerturbationStrategy, Tariff
+from pizza.abc import Metric, PerturbationStrategy
 from pizza.completion import Completion, Generation, Request, Usage, frozen_array
 from pizza.errors import (
     BadRequestError,
@@ -150,7 +150,8 @@ class Measurement:
             are taken off all effects; ``None`` when it was answered once.
         allowance: The attribution's own budget, or ``None``. Coalitions that it does not pay for
             are not known: NaN.
-        tariff: What coalitions are expected to cost.
+        price: What a request that asks question ``number`` is expected to cost, in the budget's
+            currency; ``None`` where only calls are counted.
         further: More answers to the unperturbed prompt, kept with the others.
         skip_failures: Whether a coalition whose request fails for good gets NaN instead of
             failing the attribution.
@@ -172,7 +173,7 @@ class Measurement:
         in_thread: Callable[..., Any],
         floor: NDArray[np.float64] | None = None,
         allowance: Allowance | None = None,
-        tariff: Tariff | None = None,
+        price: Callable[[int, Request], float] | None = None,
         further: Sequence[Completion] = (),
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
@@ -189,7 +190,7 @@ class Measurement:
         self.in_thread = in_thread
         self._floor = np.zeros((n_metrics, n_rows)) if floor is None else np.nan_to_num(floor)
         self._allowance = allowance
-        self._tariff = tariff
+        self._price = price
         self._asked = [(n, s) for n, q in enumerate(self._questions) for s in range(q.repeats)]
         self._repeated: dict[tuple[int, int], list[NDArray[np.float64]]] = {}
         self._without_one: dict[int, list[Completion]] = {}
@@ -254,25 +255,29 @@ class Measurement:
     async def _measure(self, first: int, rows: Sequence[NDArray[np.bool_]]) -> None:
         waiting: dict[int, list[tuple[int, Completion]]] = {}
         asked: list[int] = []
-        prices = self._prices(rows)
+        prices: list[list[float]] = []
 
         def requests() -> Iterator[Request]:
             # Rendered one by one as workers ask for them: a round of long prompts is never in
             # memory as a whole.
             for at, row in enumerate(rows):
-                if not self._affords(prices[at]):
+                perturbed = self._strategy.render(self._prompt, self._units, row)
+                of_row = [
+                    self._questions[number].request(perturbed, self._generation, sample)
+                    for number, sample in self._asked
+                ]
+                if (affordable := self._affords(of_row)) is None:
                     self._effects[first + at][:] = np.nan
                     continue
                 asked.append(at)
-                perturbed = self._strategy.render(self._prompt, self._units, row)
-                for number, sample in self._asked:
-                    yield self._questions[number].request(perturbed, self._generation, sample)
+                prices.append(affordable)
+                yield from of_row
 
         async with self._scheduler.stream(requests()) as outcomes:
             async for outcome in outcomes:
                 place, turn = divmod(outcome.index, len(self._asked))
                 at, number = asked[place], self._asked[turn][0]
-                self._settle(outcome.answer, prices[at])
+                self._settle(outcome.answer, prices[place][turn])
                 if outcome.answer is None:
                     self._failed(first + at, outcome.error)
                     continue
@@ -288,21 +293,24 @@ class Measurement:
         for number, group in waiting.items():
             await self._compare(self._questions[number], group)
 
-    def _prices(self, rows: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:
-        return np.zeros(len(rows)) if self._tariff is None else self._tariff.of(np.array(rows))
-
-    def _affords(self, price: float) -> bool:
-        return self._allowance is None or self._allowance.reserve(len(self._asked), price)
+    def _affords(self, requests: Sequence[Request]) -> list[float] | None:
+        """What a coalition's requests are expected to cost each, or ``None``: too much."""
+        if self._allowance is None:
+            return [0.0] * len(requests)
+        prices = [
+            0.0 if self._price is None else self._price(number, request)
+            for (number, _), request in zip(self._asked, requests, strict=True)
+        ]
+        return prices if self._allowance.reserve(len(requests), sum(prices)) else None
 
     def _settle(self, answer: Answer | None, price: float) -> None:
         """One of a coalition's requests is over."""
         if self._allowance is None:
             return
-        share = price / len(self._asked)
         if answer is None:
-            self._allowance.release(calls=1, amount=share)
+            self._allowance.release(calls=1, amount=price)
         else:
-            self._allowance.settle(answer.completion.usage, calls=1, amount=share)
+            self._allowance.settle(answer.completion.usage, calls=1, amount=price)
 
     async def _compare(self, question: Question, group: Sequence[tuple[int, Completion]]) -> None:
         if question.kind == "complete":

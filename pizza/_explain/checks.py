@@ -206,8 +206,9 @@ def check_budget(context: Context, n_units: int) -> None:
     if needed > allowed:
         raise BudgetTooSmallError(
             f"{method.name!r} needs at least {needed} calls for {n_units} units ({references} "
-            f"of them for the reference) and the budget has {allowed} left. Raise the budget, use "
-            "larger units (sentence, paragraph), or the method 'hierarchical'.",
+            f"of them for the reference) and the budget has {allowed} left. Raise "
+            f"{'max_calls' if context.allowance is None else 'the budget'}, use larger units "
+            "(sentence, paragraph), or the method 'hierarchical'.",
             needed=needed,
             allowed=allowed,
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from pizza._engine.measure import Question
 from pizza._explain.checks import requests_per_coalition
 from pizza._explain.job import Context
 from pizza.abc import Tariff
-from pizza.completion import frozen_array
+from pizza.completion import Request, frozen_array
 from pizza.errors import BudgetTooSmallError, ConfigError
 from pizza.limits import Budget
-from pizza.prompt import Prompt, Unit
+from pizza.prompt import Unit
 
 
 def allowance_for(context: Context) -> Allowance | None:
@@ -41,60 +42,87 @@ def allowance_for(context: Context) -> Allowance | None:
     return Allowance(budget=budget, price=context.backend.price)
 
 
-async def tariff_for(
-    context: Context, questions: Sequence[Question], units: Sequence[Unit]
-) -> Tariff | None:
-    """What the coalitions of a prompt cost, measured by the reference that was paid for.
+class Prices:
+    """What requests are expected to cost, measured by the references that were paid for.
 
-    The prompt with and without all units is counted by the backend; what the units add is divided
-    among them by length, and both are scaled to what the reference really took. Outputs are taken
-    to be as long as the reference's.
+    Prompts are counted by the backend, and scaled to what the reference really took; outputs are
+    taken to be as long as the reference's.
+
+    Args:
+        context: The attribution's context.
+        allowance: Its budget.
+        questions: What is asked of every coalition.
+    """
+
+    def __init__(
+        self, context: Context, allowance: Allowance, questions: Sequence[Question]
+    ) -> None:
+        self._count = context.backend.count_tokens
+        self._allowance = allowance
+        self._scales: list[tuple[float, int]] = []
+        job = context.job
+        for question in questions:
+            usage = question.reference.usage
+            if question.kind == "complete":
+                written = max(len(question.reference.tokens), usage.completion_tokens, 1)
+                self._scales.append((1.0, written))
+                continue
+            counted = self._count(question.request(job.prompt, job.generation))
+            ratio = usage.prompt_tokens / counted if usage.prompt_tokens and counted else 1.0
+            self._scales.append((ratio, usage.completion_tokens))
+
+    def of(self, number: int, request: Request) -> float:
+        """The cost of a request that asks question ``number``, in the budget's currency."""
+        ratio, written = self._scales[number]
+        return self._allowance.amount(ratio * self._count(request), written)
+
+
+async def prices_for(context: Context, questions: Sequence[Question]) -> Prices | None:
+    """What requests cost, or ``None`` where nothing but calls is counted."""
+    allowance = context.allowance
+    if allowance is None or allowance.limit is None:
+        return None
+    return cast("Prices", await context.in_thread(Prices, context, allowance, questions))
+
+
+async def tariff_for(
+    context: Context, prices: Prices | None, questions: Sequence[Question], units: Sequence[Unit]
+) -> Tariff | None:
+    """What coalitions cost, for the method that chooses them.
+
+    The prompt is priced with and without all units; what they add is divided among them by length.
 
     Returns:
         The tariff, or ``None`` for a budget in calls alone.
     """
-    allowance = context.allowance
-    if allowance is None or allowance.limit is None:
+    allowance, job = context.allowance, context.job
+    if allowance is None or allowance.limit is None or prices is None:
         return None
-    job = context.job
 
-    def counted() -> tuple[float, float]:
+    def priced() -> tuple[float, float]:
         strategy = job.perturbation.value
         none = strategy.render(job.prompt, units, np.zeros(len(units), dtype=bool))
-        return _cost(context, allowance, questions, none), _cost(
-            context, allowance, questions, job.prompt
-        )
+        total = [0.0, 0.0]
+        for number, question in enumerate(questions):
+            for side, prompt in enumerate((none, job.prompt)):
+                request = question.request(prompt, job.generation)
+                total[side] += question.repeats * prices.of(number, request)
+        return total[0], total[1]
 
-    none, whole = await context.in_thread(counted)
+    none, whole = await context.in_thread(priced)
     lengths = np.array([len(unit.text) for unit in units], dtype=float)
-    per_coalition = requests_per_coalition(context)
     calls = allowance.budget.max_calls
     return Tariff(
         currency=allowance.currency,
         call=none,
         units=frozen_array((whole - none) * lengths / lengths.sum()),
         limit=max(0.0, allowance.limit - allowance.spent),
-        max_calls=None if calls is None else max(0, calls - allowance.calls) // per_coalition,
+        max_calls=(
+            None
+            if calls is None
+            else max(0, calls - allowance.calls) // requests_per_coalition(context)
+        ),
     )
-
-
-def _cost(
-    context: Context, allowance: Allowance, questions: Sequence[Question], prompt: Prompt
-) -> float:
-    """Of one coalition that is rendered so."""
-    job, total = context.job, 0.0
-    for question in questions:
-        reference = question.reference
-        counted = float(context.backend.count_tokens(question.request(prompt, job.generation)))
-        written = 0
-        if question.kind == "complete":
-            written = max(len(reference.tokens), reference.usage.completion_tokens, 1)
-        elif reference.usage.prompt_tokens:
-            whole = context.backend.count_tokens(question.request(job.prompt, job.generation))
-            counted = counted * reference.usage.prompt_tokens / max(1, whole)
-            written = reference.usage.completion_tokens
-        total += question.repeats * allowance.amount(counted, written)
-    return total
 
 
 def check_tariff(context: Context, tariff: Tariff | None, n_units: int) -> None:

@@ -27,7 +27,7 @@ from pizza._explain.checks import (
 from pizza._explain.inspect import inspect
 from pizza._explain.job import Context, Job
 from pizza._explain.noise import floor_of, measure_noise, of_values, tested
-from pizza._explain.price import allowance_for, check_tariff, tariff_for
+from pizza._explain.price import allowance_for, check_tariff, prices_for, tariff_for
 from pizza._explain.provenance import provenance
 from pizza._explain.reference import ask_reference
 from pizza.abc import Game, InternalsMethod, Scores, Tariff
@@ -110,7 +110,8 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
     for part in context.metrics:
         await context.in_thread(part.value.prepare, lent)
     noise, further = await measure_noise(context, questions, 1 + len(output.tokens))
-    tariff = await tariff_for(context, questions, units)
+    prices = await prices_for(context, questions)
+    tariff = await tariff_for(context, prices, questions, units)
     check_tariff(context, tariff, len(units))
     labels = [part.label for part in context.metrics]
     measurement = Measurement(
@@ -126,7 +127,7 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
         in_thread=context.in_thread,
         floor=floor_of(noise, labels),
         allowance=context.allowance,
-        tariff=tariff,
+        price=None if prices is None else prices.of,
         skip_failures=job.skip_failures,
         on_progress=job.on_progress,
     )

@@ -117,13 +117,35 @@ def attribute(
         ),
     ] = "word",
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="leave-one-out, sliding-window:size=3, hierarchical, ...",
+            help="leave-one-out, context-cite, shapley-sampling, sliding-window:size=3, ... By "
+            "default auto with --budget, else leave-one-out.",
             rich_help_panel=MEASURE,
         ),
-    ] = "leave-one-out",
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="AMOUNT",
+            help="What this answer may take: 128 (calls), '20k tokens', '$0.50'. The best use is "
+            "made of it, and what is not needed is not spent.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Answers to every prompt, for models that sample; their effects are averaged and "
+            "tested.",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
     perturbation: Annotated[
         str,
         typer.Option(
@@ -231,6 +253,8 @@ def attribute(
         seed=seed,
         units=units,
         method=method,
+        budget=budget,
+        repeats=repeats,
         perturbation=perturbation,
         metrics=tuple(metric or ()),
         target=target,

@@ -29,7 +29,9 @@ class Order(Connection):
     max_tokens: int
     temperature: float
     units: str
-    method: str
+    method: str | None
+    budget: str | None
+    repeats: int | None
     perturbation: str
     metrics: Sequence[str]
     target: str | None
@@ -51,7 +53,9 @@ class Order(Connection):
             )
         return {
             "units": parse_choice(self.units),
-            "method": parse_choice(self.method),
+            "method": None if self.method is None else parse_choice(self.method),
+            "budget": self.budget,
+            "repeats": self.repeats,
             "perturbation": parse_choice(self.perturbation),
             "metrics": [parse_choice(metric) for metric in self.metrics] or None,
             "target": self._target(),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MOST = 3
 _LONGEST_PROMPT = 200
 _MANY_UNITS = 60
+_BUDGET = 64
 
 
 def suggestions(
@@ -38,12 +39,16 @@ def suggestions(
         found.append(
             ("Check it by leaving units out:", ["--method", "leave-one-out"]),
         )
-        if "integrated-gradients" in registry.names("method") and "integrated" not in order.method:
+        if "integrated-gradients" in registry.names("method") and not _named(order, "integrated"):
             found.append(
                 ("Scores that add up, with a direction:", ["--method", "integrated-gradients"])
             )
-    if n_units > _MANY_UNITS and "hierarchical" in registry.names("method"):
-        found.append(("Find the strong parts with fewer calls:", ["--method", "hierarchical"]))
+    alone = order.method is None and order.budget is None
+    if alone and n_units > 1 and "auto" in registry.names("method"):
+        said = "Evidence that stands twice is found as well, and how sure each score is:"
+        if n_units > _MANY_UNITS:
+            said = "The strong parts with fewer calls, and how sure each score is:"
+        found.append((said, ["--budget", str(_BUDGET)]))
     scored = attribution.provenance.get("evidence") == "score"
     if scored and attribution.target.kind == "completion":
         found.append(("See what the model writes without each unit:", ["--evidence", "complete"]))
@@ -58,16 +63,16 @@ def suggestions(
         found.append(
             ("Replace each unit instead of deleting it:", ["--perturbation", "fixed:text=_"])
         )
-    if (
-        order.method == "leave-one-out"
-        and n_units > 3
-        and "sliding-window" in registry.names("method")
-    ):
+    if alone and n_units > 3 and "sliding-window" in registry.names("method"):
         found.append(("Three neighbours at a time:", ["--method", "sliding-window:size=3"]))
     found.append(("Keep the result as JSON:", ["--output", "attribution.json"]))
     if other := _other_model(order, registry):
         found.insert(1, ("The same question to another model:", ["--model", other]))
     return [(why, _command(order, added)) for why, added in found[:_MOST]]
+
+
+def _named(order: Order, part: str) -> bool:
+    return order.method is not None and part in order.method
 
 
 def _further_metrics(order: Order, attribution: Attribution, registry: Registry) -> list[str]:
@@ -142,7 +147,9 @@ def _given(order: Order) -> list[tuple[str, ...]]:
         ("--temperature", order.temperature, 0.0),
         ("--seed", order.seed, 0),
         ("--units", order.units, "word"),
-        ("--method", order.method, "leave-one-out"),
+        ("--method", order.method, None),
+        ("--budget", order.budget, None),
+        ("--repeats", order.repeats, None),
         ("--perturbation", order.perturbation, "delete"),
         ("--target", order.target, None),
         ("--contrast", order.contrast, None),

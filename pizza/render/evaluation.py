@@ -12,7 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pizza.render.terminal import heading, spending, warnings_view
+from pizza.render.facts import spending
+from pizza.render.terminal import heading, warnings_view
 from pizza.render.text import harmless, one_line, plural
 from pizza.render.view import View
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from pizza.attribution import Attribution
 from pizza.render import scale
+from pizza.render.facts import LEVEL
 from pizza.render.pieces import strongest
 from pizza.render.text import harmless, one_line
 from pizza.render.view import View
@@ -19,6 +21,7 @@ from pizza.render.view import View
 _GAP = 2
 _UNIT = 16
 _ANSWER = 24
+_WIDE = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,7 @@ def units_table(attribution: Attribution, indices: Sequence[int], view: View) ->
     Returns:
         The table, and how many further metrics did not fit into it.
     """
-    columns = [*_scores(attribution), _bars(attribution, view), _names(attribution)]
+    columns = [*_scores(attribution, view), _bars(attribution, view), _names(attribution)]
     left = view.width - 2 - sum(column.width + _GAP for column in columns)
     further = [_metric(attribution, number) for number in range(1, len(attribution.results))]
     hidden = 0
@@ -71,20 +74,34 @@ def _metric(attribution: Attribution, number: int) -> _Column:
     return _Column(title=title, width=width, cell=lambda i: Text(texts[i]), number=True)
 
 
-def _scores(attribution: Attribution) -> list[_Column]:
+def _scores(attribution: Attribution, view: View) -> list[_Column]:
     columns = [_metric(attribution, 0)]
     if attribution.standard_errors is not None:
         digits = scale.digits_for(strongest(attribution.unit_scores.tolist()))
-        errors = attribution.standard_errors[0].tolist()
+        low, high = attribution.confidence_intervals(LEVEL)[:, 0]
+        wide = view.width >= _WIDE
+        texts = [_interval(a, b, digits, wide=wide) for a, b in zip(low, high, strict=True)]
+        title = f"{LEVEL:.0%} interval" if wide else f"± ({LEVEL:.0%})"
+        width = max(len(title), *map(len, texts))
+        # What may as well be nothing steps back.
+        faint = (low <= 0) & (high >= 0)
         columns.append(
             _Column(
-                title="std. error",
-                width=10,
-                cell=lambda i: Text(scale.number(errors[i], digits).lstrip("+")),
+                title=title,
+                width=width,
+                cell=lambda i: Text(texts[i], style="dim" if faint[i] else ""),
                 number=True,
             )
         )
     return columns
+
+
+def _interval(low: float, high: float, digits: int, *, wide: bool) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return "n/a"
+    if wide:
+        return f"{scale.number(low, digits)} to {scale.number(high, digits)}"
+    return scale.number((high - low) / 2, digits).lstrip("+")
 
 
 def _bars(attribution: Attribution, view: View) -> _Column:

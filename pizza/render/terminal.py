@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -18,15 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pizza.attribution import Attribution
-from pizza.prompt import FixedSpan
 from pizza.render import scale
+from pizza.render.facts import facts
 from pizza.render.pieces import Piece, pieces, ranked, shortened, strongest
 from pizza.render.table import units_table
 from pizza.render.text import harmless, one_line, plural
 from pizza.render.view import View
-
-if TYPE_CHECKING:
-    from pizza.evaluation.result import Evaluation
 
 _LONG = 4_000
 """Characters of a message above which only the neighbourhood of strong units is shown."""
@@ -184,82 +180,6 @@ def _facts_section(attribution: Attribution) -> Iterable[RenderableType]:
         grid.add_row(label, Text(value))
     yield Text()
     yield grid
-
-
-def facts(attribution: Attribution) -> list[tuple[str, str]]:
-    """How it was measured and what it cost: label and sentence, harmless."""
-    how = attribution.provenance
-    units, method, strategy = (
-        _name(how.get(key)) for key in ("segmenter", "method", "perturbation")
-    )
-    steps = f"{plural(len(attribution.units), 'unit')} ({units}), {method}"
-    if how.get("perturbation", ...) is not None:
-        steps += f" with {strategy}"
-    evidence = {
-        "score": "the output was scored with each changed prompt",
-        "complete": "the model answered each changed prompt",
-        "internals": "looked inside the model; nothing was perturbed",
-    }.get(str(how.get("evidence")), "")
-    rows = [
-        ("Model", one_line(str(how.get("backend", attribution.output.model or "unknown")))),
-        ("Measured", harmless(steps, keep_newlines=False)),
-    ]
-    if evidence:
-        rows.append(("Evidence", evidence))
-    rows.append(("Held fixed", _fixed(attribution)))
-    rows.append(("Spent", spending(attribution)))
-    return rows
-
-
-def _name(part: object) -> str:
-    """A part of the provenance as the command line writes it: ``fixed:text=...``."""
-    if not isinstance(part, Mapping):
-        return "unknown"
-    options = part.get("options") or {}
-    if not options:
-        return str(part.get("name", ""))
-    inner = ",".join(f"{key}={value}" for key, value in options.items())
-    return one_line(f"{part.get('name', '')}:{inner}", 60)
-
-
-def _fixed(attribution: Attribution) -> str:
-    prompt = attribution.prompt
-    if not prompt.fixed:
-        return "nothing"
-    by_reason: dict[str, list[FixedSpan]] = {}
-    for span in prompt.fixed:
-        by_reason.setdefault(span.reason, []).append(span)
-    said = []
-    for reason, spans in by_reason.items():
-        texts = [prompt.messages[s.message].text[s.start : s.end].strip() for s in spans]
-        quoted = [f'"{one_line(text, 24)}"' for text in dict.fromkeys(texts)]
-        shown = ", ".join(quoted[:6]) + (", ..." if len(quoted) > 6 else "")
-        kind = {"user": "part named by you", "role": "message"}.get(reason, reason)
-        said.append(f"{plural(len(spans), kind, _plural_kind(kind))} ({shown})")
-    return "; ".join(said)
-
-
-def _plural_kind(kind: str) -> str:
-    return {"part named by you": "parts named by you", "template text": "template texts"}.get(
-        kind, kind + "s"
-    )
-
-
-def spending(result: Attribution | Evaluation) -> str:
-    """Calls, cached answers, tokens and money, in words."""
-    if not result.calls and result.cache_hits:
-        return f"nothing: all {plural(result.cache_hits, 'answer')} came from the cache"
-    calls = plural(result.calls, "model call")
-    cached = f" and {plural(result.cache_hits, 'answer')} from the cache"
-    usage = result.usage
-    tokens = f"{usage.prompt_tokens:,} prompt and {usage.completion_tokens:,} output tokens"
-    if result.cost is None:
-        money = "cost not known"
-    elif result.cost == 0:
-        money = "no cost"
-    else:
-        money = f"${result.cost:.4g}" if result.cost < 1 else f"${result.cost:,.2f}"
-    return f"{calls}{cached if result.cache_hits else ''}; {tokens}; {money}"
 
 
 def warnings_view(warnings: Sequence[str]) -> Iterable[RenderableType]:

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from pizza.attribution import Target
 from pizza.prompt import Prompt
+from pizza.render.facts import spending
 from pizza.render.pieces import pieces, shortened
-from pizza.render.terminal import attribution_view, hints, plain_text, spending
+from pizza.render.terminal import attribution_view, hints, plain_text
 from pizza.render.view import View
 
 TEXT = "Ana has 3 red apples and Bob has 5 pears."
@@ -134,9 +135,22 @@ def test_what_the_model_writes_without_a_unit_is_shown_where_it_was_asked(made):
     assert "answer without it" not in plain_text(scored)
 
 
-def test_standard_errors_have_a_column(made):
-    assert "std. error" in plain_text(made(TEXT, SCORES, errors=0.25))
-    assert "std. error" not in plain_text(made(TEXT, SCORES))
+def test_intervals_have_a_column_as_wide_as_there_is_room(made):
+    sure = made("one two three", [3.0, 1.0, 0.1], errors=0.25)
+    wide, narrow = plain_text(sure, width=80), plain_text(sure, width=60)
+    # 1.645 standard errors to either side.
+    assert "90% interval" in wide
+    assert "+2.59 to +3.41" in wide
+    assert "± (90%)" in narrow
+    assert "0.41" in narrow
+    assert "interval" not in plain_text(made(TEXT, SCORES))
+
+
+def test_what_differs_is_said_in_words(made):
+    sure = plain_text(made("one two three", [3.0, 1.0, 0.1], errors=0.25), width=100)
+    assert '2 of 3 units differ from zero (90% confidence); "one" is stronger than all' in sure
+    unsure = plain_text(made("one two three", [3.0, 2.9, 0.1], errors=0.25), width=100)
+    assert '"one" is not told apart from "two"' in unsure
 
 
 def test_undefined_scores_are_not_called_zero(made):
