@@ -158,7 +158,7 @@ async def test_scores_of_another_metric_are_evaluated_when_they_are_there():
 
 async def test_another_model_scores_the_attributions_output():
     first = await attributed()
-    against = {word: -weight for word, weight in WEIGHTS.items()}
+    against = {word: -weight / 4 for word, weight in WEIGHTS.items()}
     game = Other(against)
     found = await evaluated(first, game, measures=["tau-loo", "lds"])
     assert {request.kind for request in game.requests} == {"score"}
