@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Target`: what is explained. `Attribution`: the result."""
+"""`Attribution`: the result."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pizza._jsonable import array, numbers, plain
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
 from pizza.evidence import Answers, Evidence
 from pizza.noise import Noise
 from pizza.prompt import Prompt, Unit
+from pizza.target import Target
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
+
+__all__ = [
+    "MAX_FILE_BYTES",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "Attribution",
+    "Evaluations",
+    "MetricScores",
+    "Target",
+]
 
 SCHEMA = "pizza.attribution"
 SCHEMA_VERSION = 2
@@ -33,83 +44,6 @@ _WITHOUT_EVIDENCE = (
 )
 # A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
 MAX_FILE_BYTES = 1 << 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The output that is explained.
-
-    Make one with `Target.completion`, `Target.given`, `Target.tokens`, `Target.contrast` or
-    `Target.label`.
-
-    Attributes:
-        kind: ``"completion"`` (what the model writes), ``"text"``, ``"contrast"``, ``"label"``.
-        text: The given text, the text that is preferred in a contrast, or the label.
-        versus: The other text of a contrast.
-        span: Half-open code-point span of the output that the whole-output score is limited to.
-        token_ids: The given output as ids of the model's vocabulary, or ``None``.
-    """
-
-    kind: Literal["completion", "text", "contrast", "label"] = "completion"
-    text: str | None = None
-    versus: str | None = None
-    span: tuple[int, int] | None = None
-    token_ids: tuple[int, ...] | None = None
-
-    @classmethod
-    def completion(cls, *, span: tuple[int, int] | None = None) -> Target:
-        """The model's own completion of the prompt, or a span of it."""
-        return cls(span=_checked_span(span))
-
-    @classmethod
-    def given(cls, text: str, *, span: tuple[int, int] | None = None) -> Target:
-        """A given text, or a span of it; needs a backend that can score."""
-        if not text:
-            raise ConfigError("the target text is empty: give the text whose support is asked for.")
-        return cls(kind="text", text=text, span=_checked_span(span))
-
-    @classmethod
-    def tokens(cls, ids: Sequence[int], *, span: tuple[int, int] | None = None) -> Target:
-        """A given output as token ids; needs a backend that knows the model's vocabulary."""
-        if not ids:
-            raise ConfigError("the target has no token ids: give at least one.")
-        if bad := [i for i in ids if isinstance(i, bool) or not isinstance(i, int) or i < 0]:
-            raise ConfigError(f"token ids are integers from 0 on, not {bad[0]!r}.")
-        return cls(kind="text", token_ids=tuple(ids), span=_checked_span(span))
-
-    @classmethod
-    def contrast(cls, text: str, versus: str) -> Target:
-        """Why ``text`` and not ``versus``; needs a backend that can score."""
-        if not text or not versus or text == versus:
-            raise ConfigError(f"a contrast needs two different texts, not {text!r} and {versus!r}.")
-        return cls(kind="contrast", text=text, versus=versus)
-
-    @classmethod
-    def label(cls, label: str) -> Target:
-        """A class label; needs a backend that classifies."""
-        return cls(kind="label", text=label)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; the inverse of `from_dict`."""
-        return {
-            "kind": self.kind,
-            "text": self.text,
-            "versus": self.versus,
-            "span": list(self.span) if self.span else None,
-            "token_ids": list(self.token_ids) if self.token_ids else None,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Target:
-        """The inverse of `to_dict`."""
-        span, ids = data["span"], data.get("token_ids")
-        return cls(
-            kind=data["kind"],
-            text=data["text"],
-            versus=data["versus"],
-            span=(span[0], span[1]) if span else None,
-            token_ids=tuple(ids) if ids else None,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -416,16 +350,16 @@ class Attribution:
             "results": [
                 {
                     "metric": r.metric,
-                    "scores": _numbers(r.scores),
+                    "scores": numbers(r.scores),
                     "standard_errors": (
-                        None if r.standard_errors is None else _numbers(r.standard_errors)
+                        None if r.standard_errors is None else numbers(r.standard_errors)
                     ),
                 }
                 for r in self.results
             ],
             "evaluations": {
                 "absent": [np.flatnonzero(~row).tolist() for row in self.evaluations.coalitions],
-                "effects": {k: _numbers(v) for k, v in self.evaluations.effects.items()},
+                "effects": {k: numbers(v) for k, v in self.evaluations.effects.items()},
                 "answers": list(self.evaluations.answers),
                 "evidence": [evidence.to_dict() for evidence in self.evaluations.evidence],
             },
@@ -433,7 +367,7 @@ class Attribution:
             "cache_hits": self.cache_hits,
             "usage": [self.usage.prompt_tokens, self.usage.completion_tokens],
             "cost": self.cost,
-            "provenance": _plain(self.provenance),
+            "provenance": plain(self.provenance),
             "noise": None if self.noise is None else self.noise.to_dict(),
             "warnings": list(self.warnings),
         }
@@ -508,45 +442,6 @@ def _holm(
     return result
 
 
-def _checked_span(span: tuple[int, int] | None) -> tuple[int, int] | None:
-    if span is not None and not 0 <= span[0] < span[1]:
-        raise ConfigError(f"the target span {span!r} is empty or negative.")
-    return span
-
-
-def _numbers(array: NDArray[np.float64]) -> list[list[float | str | None]]:
-    """Rows of floats that JSON can hold: NaN is null, infinities are named."""
-
-    def plain(value: float) -> float | str | None:
-        if math.isnan(value):
-            return None
-        return value if math.isfinite(value) else str(value)
-
-    return [[plain(value) for value in row] for row in array.tolist()]
-
-
-def _array(rows: Sequence[Sequence[float | str | None]], n_columns: int) -> NDArray[np.float64]:
-    values = [[math.nan if v is None else float(v) for v in row] for row in rows]
-    return np.array(values, dtype=float).reshape(len(rows), n_columns)
-
-
-def _plain(value: Any) -> Any:
-    """JSON values: mappings to dicts, sets and tuples to lists, numpy to Python."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(_plain(v) for v in value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
-
-
 _DAMAGED = (
     KeyError,
     TypeError,
@@ -579,18 +474,18 @@ def _decoded(data: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
         "results": tuple(
             MetricScores(
                 metric=r["metric"],
-                scores=_array(r["scores"], len(units)),
+                scores=array(r["scores"], len(units)),
                 standard_errors=(
                     None
                     if r["standard_errors"] is None
-                    else _array(r["standard_errors"], len(units))
+                    else array(r["standard_errors"], len(units))
                 ),
             )
             for r in data["results"]
         ),
         "evaluations": Evaluations(
             coalitions=coalitions,
-            effects={k: _array(v, n_rows) for k, v in evaluations["effects"].items()},
+            effects={k: array(v, n_rows) for k, v in evaluations["effects"].items()},
             answers=Answers(
                 texts, tuple(Evidence.from_dict(evidence, len(coalitions)) for evidence in kept)
             ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from pizza._jsonable import number as json_number
 from pizza.completion import Completion, frozen_array
 from pizza.errors import IncomparableError
 
@@ -59,7 +60,7 @@ class Packed:
             found[name] = None if values is None else values.tolist()
         for name in ("logprobs", "alternative_logprobs"):
             values = getattr(self, name)
-            found[name] = None if values is None else [_plain(v) for v in values.tolist()]
+            found[name] = None if values is None else [json_number(v) for v in values.tolist()]
         return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
@@ -326,12 +327,6 @@ def _alternatives(
     wide = np.full((len(counts), int(counts.max(initial=0))), -np.inf)
     wide[np.arange(wide.shape[1]) < counts[:, None]] = values
     return tuple(tuple(next(texts) for _ in range(n)) for n in counts.tolist()), wide
-
-
-def _plain(value: float) -> float | str | None:
-    if math.isnan(value):
-        return None
-    return value if math.isfinite(value) else str(value)
 
 
 def _floats(values: Sequence[Any] | None) -> NDArray[np.float64] | None:
