@@ -218,6 +218,7 @@ class Attribution:
         """
         errors = self.standard_errors
         if errors is None:
+            _quantile(level)
             return np.zeros(len(self.units), dtype=bool)
         return _holm(self.unit_scores, errors[0], level)
 
