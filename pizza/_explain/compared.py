@@ -85,11 +85,12 @@ def _sides(metric: Part, wanted: Explained) -> Sequence[Side]:
         )
     if metric.evidence == "tokens":
         return wanted.tokens
-    if wanted.text is None or len(wanted.tokens) > 1 or wanted.target.span:
-        what = "a contrast or a span of the output is" if wanted.text else "only scored texts were"
+    if wanted.text is None or wanted.target.span or len(wanted.tokens) > 1:
+        part = wanted.target.span or len(wanted.tokens) > 1
+        what = "a contrast or a span of the output is explained" if part else "nothing was written"
         raise IncomparableError(
-            f"{metric.label!r} compares whole texts that the model writes, and {what} measured "
-            "here. Use logprob-diff or prob-diff, or explain the prompt again with this metric."
+            f"{metric.label!r} compares whole texts that the model writes, and {what} here. Use "
+            "logprob-diff or prob-diff, or explain the prompt again with this metric."
         )
     return (wanted.text,)
 

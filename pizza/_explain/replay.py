@@ -157,7 +157,7 @@ def games(game: Game, provenance: Mapping[str, Any], n_measured: int) -> Iterato
             tariff = Tariff(**{**tariff, "units": frozen_array(tariff["units"])})
         yield replace(game, max_calls=said["max_calls"], tariff=tariff)
         return
-    details = provenance["method"].get("details", {})
+    details = (provenance.get("method") or {}).get("details", {})
     spent = [details.get("samples"), details.get("unspent")]
     sizes: list[int | None] = [None, n_measured]
     if all(isinstance(number, int) for number in spent):
@@ -181,7 +181,7 @@ def suitable(registry: Registry, game: Game, known: Known) -> tuple[str, ...]:
                 warnings.simplefilter("ignore")
                 if isinstance(made, Estimator):
                     estimated(part, game, first)
-                elif isinstance(made, Method):
+                elif isinstance(made, Method) and made.calls(game.n_units)[0] <= len(known):
                     replayed(part, game, first)
                 else:
                     continue

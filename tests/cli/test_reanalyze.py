@@ -67,7 +67,7 @@ def test_a_method_that_suits_and_a_seed(pizza_command, saved):
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--metric", "exact-match"], 1, "only scored texts were measured"),
+        (["--metric", "exact-match"], 1, "nothing was written here"),
         (["--method", "sliding-window"], 2, "Methods that work on what was measured: "),
         (["--target", "7 hats"], 2, "'7 hats' was not measured"),
         (["--contrast", "5"], 2, "name what was with --target"),

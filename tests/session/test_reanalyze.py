@@ -22,6 +22,7 @@ from pizza.errors import (
     RefusedError,
     UnknownNameError,
 )
+from pizza.evidence import Answers
 
 MODEL_PROMPT = "Ana has 3 red apples and Bob has 5 green pears. How many pears does Bob have?"
 WEIGHTS = {"Ana": 0.5, "has": 0.0, "3": 2.0, "red": -0.25, "apples": 1.0}
@@ -299,7 +300,8 @@ async def test_a_metric_that_no_answer_can_have_is_an_error_in_any_case():
 @pytest.mark.parametrize(
     ("run", "options", "error", "message"),
     [
-        ({}, {"metrics": "exact-match"}, IncomparableError, "only scored texts"),
+        ({}, {"metrics": "exact-match"}, IncomparableError, "nothing was written"),
+        ({}, {"metrics": "jaccard", "span": (0, 2)}, IncomparableError, "a span of the output"),
         ({}, {"target": "it is not"}, ConfigError, "'it is not' was not measured.*it is so"),
         ({"target": "it is so"}, {"target": pizza.Target()}, ConfigError, "own completion was not"),
         ({}, {"target": pizza.Target.label("x")}, ConfigError, "label 'x' was not measured"),
@@ -400,6 +402,23 @@ async def test_repeated_answers_are_kept_and_averaged_again():
     np.testing.assert_allclose(
         other.evaluations.effects["edit-distance"], fresh.evaluations.effects["edit-distance"]
     )
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+async def test_noise_is_taken_off_by_the_answers_that_tell_it(kept):
+    first = await of_game(Moody(WEIGHTS), evidence="complete", metrics="exact-match", repeats=2)
+    (evidence,) = first.evaluations.evidence
+    reference = evidence.reference
+    further = (replace(reference, text="so", tokens=("so",) * 3), reference)[:kept]
+    answers = Answers(first.evaluations.answers.texts, (replace(evidence, further=further),))
+    told = replace(first, evaluations=replace(first.evaluations, answers=answers))
+    found = through_json(told).reanalyze(metrics="edit-distance", discover=False)
+    distance = 6 / 8  # "so" is left of "it is so"
+    effects = found.evaluations.effects["edit-distance"][:, 0]
+    assert effects.tolist() == close([distance / 2] * 5)
+    assert found.noise.floor["edit-distance"][0] == pytest.approx(distance / 2 if kept else 0)
+    assert found.unit_scores.tolist() == close([0 if kept else distance / 2] * 5)
+    assert any("no noise is taken off" in text for text in found.warnings) is not bool(kept)
 
 
 async def test_a_method_that_looks_inside_leaves_nothing_to_analyze():
