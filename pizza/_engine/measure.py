@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # than this many whole answers in memory.
 _GROUP = 64
 
+_NAMES = 5
+_NAME = 24
+
 _OF_ONE_PROMPT = (BadRequestError, ContextTooLongError, RefusedError, IncomparableError)
 
 
@@ -322,14 +325,23 @@ class Measurement:
             try:
                 await self._apply(question, number, metric, group)
             except IncomparableError:
-                if not self._skip:
-                    raise
-                # Which of them it was is found out one by one: the rest is used.
+                # Which of them it was is found out one by one: the rest is used, or named.
                 for member in group:
                     try:
                         await self._apply(question, number, metric, [member])
                     except IncomparableError as error:
+                        if not self._skip:
+                            raise self._named(member[0], error) from error
                         self._failed(member[0], error)
+
+    def _named(self, row: int, error: IncomparableError) -> IncomparableError:
+        absent = np.flatnonzero(~self._measured[row])
+        names = ", ".join(repr(self._units[i].name[:_NAME]) for i in absent[:_NAMES])
+        more = f" and {len(absent) - _NAMES} more units" if len(absent) > _NAMES else ""
+        return IncomparableError(
+            f"the answer without {names}{more} cannot be compared: {error} Answers so far are in "
+            "the cache; skip_failures=True (--skip-failures) goes on without such coalitions."
+        )
 
     async def _apply(
         self,

@@ -477,3 +477,23 @@ async def test_a_table_of_ones_own_stands_in_for_the_models_embeddings():
     assert result.unit_scores.tolist() == close([0, 0, 1, 0, 0])
     with pytest.raises(CapabilityError, match="embeddings"):
         await explain(game, metrics="cosine")
+
+
+class OnlyWithRed(Metric):
+    """Compares nothing that was written without "red"."""
+
+    def compare(self, reference, perturbed):
+        if any(completion.text == "blind" for completion in perturbed):
+            raise IncomparableError("there is no colour in it.")
+        return np.zeros((len(perturbed), 1 + len(reference.tokens)))
+
+
+async def test_an_answer_that_a_metric_cannot_compare_is_named():
+    def game():
+        return WordGame(WEIGHTS, capabilities=NO_SCORE, changes={"red": "blind"})
+
+    with pytest.raises(IncomparableError, match=r"without 'red' cannot be .* no colour in it\."):
+        await explain(game(), metrics=OnlyWithRed())
+    result = await explain(game(), metrics=OnlyWithRed(), skip_failures=True)
+    assert np.isnan(result.unit_scores).tolist() == [w == "red" for w in WEIGHTS]
+    assert "without units [3]" in result.warnings[0]
