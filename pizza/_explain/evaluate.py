@@ -47,25 +47,28 @@ async def evaluate(wanted: Evaluating, *, started: float, **owned: Any) -> Evalu
         started: Wall-clock time, for the provenance.
         **owned: As for `explain`.
     """
+    in_thread = owned["in_thread"]
     recorded = Recorded(wanted.attribution)
     case = case_of(wanted)
     free = case.used if reusable(wanted, recorded, owned["backend"]) else frozenset()
     measures = wanted.measures
     left_out: list[str] = []
     if wanted.usual:
-        measures, left_out = suited(measures, case, _room(wanted.budget, owned), free)
+        room = _room(wanted.budget, owned)
+        measures, left_out = await in_thread(suited, measures, case, room, free)
     examination = Examination(measures, case, _coalitions(wanted.budget))
+    # Drawing coalitions of thousands of units takes a while: not on the loop.
+    least = await in_thread(examination.cost, LEVELS[0], free)
     account = Account()
     known = await owned["confirm"](frozenset({Capability.SCORE}), account)
     job = job_of(wanted, recorded, owned, Capability.SCORE in known)
-    least = examination.cost(LEVELS[0], free)
     job = replace(job, method=Part(kind="method", name="evaluate", value=_Least(least)))
     context = Context(job=job, account=account, **owned)
     context.allowance = allowance_for(context)
     context.warnings += left_out
     with context.meter.measure(context.backend) as context.reading:
         negotiate(context)
-        examination.effort(free, _affordable(context))
+        await in_thread(examination.effort, free, _affordable(context))
         ready = await prepared(context, wanted.attribution.units)
         return await _measured(wanted, recorded, context, ready, measures, started)
 
@@ -129,7 +132,7 @@ async def _measured(
     bounded = budget is not None and budget.max_calls is None
     most = ready.game.max_calls if bounded and ready.game.max_calls else _coalitions(budget)
     examination = Examination(measures, case, most)
-    effort = examination.effort(known.keys(), ready.game.max_calls)
+    effort = await context.in_thread(examination.effort, known.keys(), ready.game.max_calls)
     results: tuple[Faithfulness, ...] = await drive(
         examination.plan(effort, column=column, known=known),
         ready.measurement,

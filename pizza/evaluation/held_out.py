@@ -47,8 +47,8 @@ class HeldOutMeasure(Measure):
         if left >= _ENOUGH:
             return ""
         return (
-            f"it needs {_ENOUGH} coalitions that the attribution did not use, and of all "
-            f"{2**case.n_units - 1}, {left} are left"
+            f"it needs {_ENOUGH} coalitions that the attribution did not use, and {left} of "
+            f"{2**case.n_units - 1} are left"
         )
 
     def doubts(self, rows: Bools, values: Floats) -> tuple[str, ...]:

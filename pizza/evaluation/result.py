@@ -18,7 +18,7 @@ SCHEMA = "pizza.evaluation"
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Faithfulness:
     """What one measure says of an attribution.
 
@@ -73,7 +73,7 @@ class Faithfulness:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
     """How faithful an attribution is to a model.
 

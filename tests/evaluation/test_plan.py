@@ -93,7 +93,7 @@ def test_what_the_attribution_used_is_not_held_out(examine):
 
 def test_when_everything_was_used_nothing_is_held_out(examine):
     used = (np.arange(16)[:, None] >> np.arange(4) & 1).astype(bool)
-    with pytest.raises(ConfigError, match="of all 15, 0 are left"):
+    with pytest.raises(ConfigError, match="and 0 of 15 are left"):
         examine("lds", random_moebius(4, 3, seed=1), np.arange(4.0), used=used)
 
 
