@@ -282,7 +282,8 @@ class Attribution:
             ConfigError: What was measured does not hold this; the message says what it does hold.
             IncomparableError: Answers lack what a metric needs.
 
-        Cost: no request.
+        Cost: no request. It computes in the caller's thread: in an event loop use
+        ``asyncio.to_thread`` when there are many coalitions.
         """
         # By name: what an attribution is does not depend on what can be done with one.
         work = importlib.import_module("pizza._explain.reanalysis")

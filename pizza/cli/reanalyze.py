@@ -158,7 +158,7 @@ def _execute(order: _Order) -> int:
 
 def _reanalyzed(order: _Order) -> Attribution:
     from pizza.cli.order import _span
-    from pizza.errors import ConfigError
+    from pizza.errors import ConfigError, IncomparableError
     from pizza.specs import parse_choice
 
     span = None if order.span is None else _span(order.span)
@@ -169,14 +169,18 @@ def _reanalyzed(order: _Order) -> Attribution:
                 f"cannot write --output {order.output}: it must be a file in a folder that exists "
                 "and can be written to."
             )
-    return _loaded(order.result).reanalyze(
-        metrics=[parse_choice(metric) for metric in order.metrics] or None,
-        target=_target(order),
-        span=span,
-        method=None if order.method is None else parse_choice(order.method),
-        seed=order.seed,
-        on_incomparable="skip" if order.skip else "raise",
-    )
+    try:
+        return _loaded(order.result).reanalyze(
+            metrics=[parse_choice(metric) for metric in order.metrics] or None,
+            target=_target(order),
+            span=span,
+            method=None if order.method is None else parse_choice(order.method),
+            seed=order.seed,
+            on_incomparable="skip" if order.skip else "raise",
+        )
+    except IncomparableError as error:
+        # No model is asked: what the answers do not hold was a wrong thing to ask for.
+        raise ConfigError(str(error)) from error
 
 
 def _target(order: _Order) -> Target | None:
@@ -219,5 +223,18 @@ def _show(order: _Order, attribution: Attribution) -> None:
         console,
         attribution_view(attribution, view_for(console, top=order.top, everything=order.show_all)),
     )
+    console.print(Text(harmless(_origin(attribution)), style="dim"), soft_wrap=True)
     if order.output is not None:
         err().print(Text(f"The result is in {harmless(str(order.output))}."), soft_wrap=True)
+
+
+def _origin(attribution: Attribution) -> str:
+    """Which run the answers are from."""
+    told = attribution.provenance["reanalysis"]
+    of = told["of"]
+    name = (of.get("method") or {}).get("name") or "a method without a name"
+    changed = ", ".join(told["changed"]) or "nothing"
+    return (
+        f"Computed from the answers of a run by {name} ({of['created_at'] or 'no date'}); "
+        f"changed: {changed}. Nothing was sent."
+    )

@@ -29,6 +29,8 @@ def test_another_metric_is_shown_as_attribute_shows_it(pizza_command, saved):
     fresh = pizza_command("attribute", "--quiet", "--metric", "prob-diff", "--top", "3", SHORT)
     assert done.code == 0, done.err
     assert "Spent       0 model calls" in done.out
+    assert "answers of a run by leave-one-out" in done.out
+    assert "changed: metrics. Nothing was sent." in done.out
     assert done.out.partition("\nSpent")[0] == fresh.out.partition("\nSpent")[0]
 
 
@@ -67,7 +69,7 @@ def test_a_method_that_suits_and_a_seed(pizza_command, saved):
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--metric", "exact-match"], 1, "nothing was written here"),
+        (["--metric", "exact-match"], 2, "nothing was written here"),
         (["--method", "sliding-window"], 2, "Methods that work on what was measured: "),
         (["--target", "7 hats"], 2, "'7 hats' was not measured"),
         (["--contrast", "5"], 2, "name what was with --target"),
