@@ -109,4 +109,21 @@ SPECS: tuple[MethodSpec, ...] = (
         target="pizza.methods.pairwise_interactions:PairwiseInteractions",
         summary="main effects, and pairs of strong units that work together",
     ),
+    MethodSpec(
+        name="proxy-spex",
+        target="pizza.methods.proxy_spex:ProxySpex",
+        summary="interactions of any order, read off boosted trees (shapiq)",
+        needs=("shapiq", "lightgbm"),
+        install="pip install 'pizza-attribution[shapiq]'",
+    ),
+    MethodSpec(
+        name="faith-shap",
+        target="pizza.methods.faith_shap:FaithShap",
+        summary="the main effects and pairs that fit best in Shapley's weights",
+    ),
+    MethodSpec(
+        name="reagent",
+        target="pizza.methods.reagent:Reagent",
+        summary="random replacements, until the strongest units keep the output (ReAGent)",
+    ),
 )
