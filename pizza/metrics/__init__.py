@@ -25,6 +25,13 @@ SPECS: tuple[MetricSpec, ...] = (
         evidence="tokens",
     ),
     MetricSpec(
+        name="logit-diff",
+        target=f"{_HERE}.probability:LogitDiff",
+        summary="Fall of the output's log-odds, nats; alignment=aligned or location-invariant.",
+        requires=frozenset({Capability.LOGPROBS}),
+        evidence="tokens",
+    ),
+    MetricSpec(
         name="token-displacement",
         target=f"{_HERE}.displacement:TokenDisplacement",
         summary="Places that the original tokens lost among the alternatives.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""By how much the original output lost probability: `LogprobDiff` and `ProbDiff`."""
+"""By how much the original output lost probability: on three scales."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from pizza.abc import Metric
 from pizza.errors import ConfigError
 from pizza.metrics._evidence import (
+    RESIDUE,
     aligned_logprobs,
     location_invariant_logprobs,
     logprobs_of,
@@ -125,3 +126,34 @@ class ProbDiff(_ProbabilityMetric):
     def _joint(self, before: float, fall: NDArray[np.float64]) -> NDArray[np.float64]:
         result: NDArray[np.float64] = np.exp(before) - np.exp(before - fall)
         return result
+
+
+class LogitDiff(_ProbabilityMetric):
+    """Fall of the log-odds, nats: ``logit p(token | prompt) - logit p(token | perturbed)``.
+
+    ``logit p = ln p - ln(1 - p)``. Column 0 is that of the joint probability of the output, the
+    quantity that ContextCite fits (Cohen-Wang et al. 2024, section 3). It is `LogprobDiff` for
+    improbable outputs, and keeps changes apart that `LogprobDiff` cannot see any more when the
+    output is nearly certain. ``1 - p`` counts as 1e-6 at least: a certain output has finite
+    log-odds.
+    """
+
+    name = "logit-diff"
+
+    def _effects(
+        self, before: NDArray[np.float64], after: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = _logit(before) - _logit(after)
+        return result
+
+    def _joint(self, before: float, fall: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = _logit(np.array(before)) - _logit(
+            np.minimum(before - fall, 0)
+        )
+        return result
+
+
+def _logit(logprobs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-odds of log-probabilities."""
+    result: NDArray[np.float64] = logprobs - np.log(np.maximum(-np.expm1(logprobs), RESIDUE))
+    return result

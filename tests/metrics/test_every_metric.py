@@ -22,7 +22,7 @@ from pizza.metrics.divergence import JSDivergence, KLDivergence
 from pizza.metrics.edit import EditDistance
 from pizza.metrics.exact import ExactMatch
 from pizza.metrics.jaccard import Jaccard
-from pizza.metrics.probability import LogprobDiff, ProbDiff
+from pizza.metrics.probability import LogitDiff, LogprobDiff, ProbDiff
 from pizza.metrics.rouge import RougeL
 
 ANYWHERE = {"alignment": "location-invariant"}
@@ -33,6 +33,9 @@ METRICS = {
     "prob-diff": lambda table: ProbDiff(),
     "prob-diff mean": lambda table: ProbDiff(whole="mean"),
     "prob-diff anywhere": lambda table: ProbDiff(**ANYWHERE),
+    "logit-diff": lambda table: LogitDiff(),
+    "logit-diff mean": lambda table: LogitDiff(whole="mean"),
+    "logit-diff anywhere": lambda table: LogitDiff(**ANYWHERE),
     "token-displacement": lambda table: TokenDisplacement(),
     "token-displacement anywhere": lambda table: TokenDisplacement(**ANYWHERE),
     "kl-divergence": lambda table: KLDivergence(),
@@ -50,6 +53,9 @@ RANGES = {
     "logprob-diff": (-math.inf, math.inf),
     "logprob-diff mean": (-100, 100),
     "logprob-diff anywhere": (-math.inf, math.inf),
+    "logit-diff": (-math.inf, math.inf),
+    "logit-diff mean": (-114, 114),
+    "logit-diff anywhere": (-math.inf, math.inf),
     "token-displacement": (-6, 6),
     "token-displacement anywhere": (-6, 6),
     "kl-divergence": (0, math.inf),
@@ -127,7 +133,7 @@ def test_polarity(name, table, make):
     assert effect > 0.05
 
 
-@pytest.mark.parametrize("name", ["logprob-diff", "prob-diff", "token-displacement"])
+@pytest.mark.parametrize("name", ["logprob-diff", "prob-diff", "logit-diff", "token-displacement"])
 def test_what_works_against_the_output_is_negative(name, table, make):
     reference = make(("a", {"b": 0.5, "a": 0.3}))
     more = make(("a", {"a": 0.9, "b": 0.1}))
@@ -148,7 +154,7 @@ def test_an_output_of_nothing(name, table, make):
     assert metric.compare(something, [nothing])[0, 0] > 0
 
 
-@pytest.mark.parametrize("name", [n for n in METRICS if n.startswith(("prob", "logprob"))])
+@pytest.mark.parametrize("name", [n for n in METRICS if n.startswith(("prob", "log"))])
 def test_log_probabilities_are_needed(name, table, make):
     with_them, without = make(("a", {"a": 0.9})), Completion(text="a", tokens=("a",))
     for reference, perturbed in [(with_them, without), (without, with_them)]:
@@ -164,13 +170,13 @@ def test_alternatives_are_needed(name, table, make):
             METRICS[name](table).compare(reference, [perturbed])
 
 
-@pytest.mark.parametrize("metric", [LogprobDiff, ProbDiff, TokenDisplacement])
+@pytest.mark.parametrize("metric", [LogprobDiff, ProbDiff, LogitDiff, TokenDisplacement])
 def test_unknown_alignment(metric):
     with pytest.raises(ConfigError, match="location-invariant"):
         metric(alignment="diagonal")
 
 
-@pytest.mark.parametrize("metric", [LogprobDiff, ProbDiff])
+@pytest.mark.parametrize("metric", [LogprobDiff, ProbDiff, LogitDiff])
 def test_unknown_whole(metric):
     with pytest.raises(ConfigError, match="'joint' or 'mean'"):
         metric(whole="half")

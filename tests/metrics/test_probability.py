@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pizza.completion import Completion
-from pizza.metrics.probability import LogprobDiff, ProbDiff
+from pizza.metrics.probability import LogitDiff, LogprobDiff, ProbDiff
 
 ANYWHERE = {"alignment": "location-invariant"}
 
@@ -38,6 +38,30 @@ def test_the_same_tokens_are_defined_everywhere(make, reference):
     np.testing.assert_allclose(
         effects(LogprobDiff(whole="mean"), reference, scored)[:, 0], sum(falls) / 3
     )
+
+
+def logit(p):
+    return log(p / (1 - p))
+
+
+def test_log_odds_are_of_the_tokens_and_of_their_joint_probability(make, reference):
+    scored = make(("5", {"5": 0.3}), (" pears", {" pears": 0.4}), (".", {".": 0.9}))
+    falls = [logit(0.9) - logit(0.3), logit(0.8) - logit(0.4), logit(0.5) - logit(0.9)]
+    joint = logit(0.9 * 0.8 * 0.5) - logit(0.3 * 0.4 * 0.9)
+    np.testing.assert_allclose(
+        effects(LogitDiff(), reference, scored), [[joint, *falls]], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        effects(LogitDiff(whole="mean"), reference, scored)[:, 0], sum(falls) / 3
+    )
+
+
+def test_certain_outputs_have_finite_log_odds(make):
+    certain, sure = make(("5", {"5": 1.0})), make(("5", {"5": 0.999}))
+    expected = log(1e6) - logit(0.999)
+    np.testing.assert_allclose(effects(LogitDiff(), certain, sure), [[expected] * 2], rtol=1e-6)
+    np.testing.assert_allclose(effects(LogitDiff(), sure, certain), [[-expected] * 2], rtol=1e-6)
+    assert effects(LogitDiff(), certain, certain).tolist() == [[0.0, 0.0]]
 
 
 def test_aligned_up_to_and_including_the_divergence(make, reference):
