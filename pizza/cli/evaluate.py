@@ -96,6 +96,8 @@ def evaluate(
     budget: Annotated[
         str | None,
         typer.Option(
+            "--budget",
+            "-b",
             metavar="AMOUNT",
             help="What it may take: calls (300), tokens ('20k tokens') or dollars ('$0.50'). By "
             "default 256 changed prompts.",
@@ -139,7 +141,7 @@ def evaluate(
         perturbation=perturbation,
         output_token=output_token,
         skip_failures=skip_failures,
-        amount=budget,
+        budget=budget,
         rpm=rpm,
         tpm=tpm,
         concurrency=concurrency,

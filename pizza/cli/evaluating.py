@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Connection):
-    """The options of ``pizza evaluate``, as they were given; `amount` is ``--budget``."""
+    """The options of ``pizza evaluate``, as they were given."""
 
     result: Path
     measures: Sequence[str]
     metric: str | None
     perturbation: str | None
     output_token: int | None
-    amount: str | None
+    budget: str | None
 
     def call_options(self) -> dict[str, Any]:
         """Keyword arguments of `pizza.Session.evaluate`.
@@ -48,7 +48,7 @@ class Order(Connection):
             "perturbation": (
                 None if self.perturbation is None else parse_choice(self.perturbation)
             ),
-            "budget": None if self.amount is None else Budget.of(self.amount),
+            "budget": None if self.budget is None else Budget.of(self.budget),
             "output_token": self.output_token,
             "seed": self.seed,
             "skip_failures": self.skip_failures,

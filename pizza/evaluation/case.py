@@ -15,6 +15,10 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MOST_POINTS = 20
+MOST_ORDERS = 10
+"""No figure gains from a finer curve or more random orders."""
+
 _LISTED = 12
 """Up to so many units all coalitions are listed and drawn from; above, repeats are thrown away."""
 _BLOCK = 64

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pizza.evaluation.case import Bools, Case, Effort, Floats, Ints
+from pizza.evaluation.case import MOST_ORDERS, MOST_POINTS, Bools, Case, Effort, Floats, Ints
 from pizza.evaluation.measure import Inquiry, Measure, mean_of_known
 
 
@@ -29,10 +29,11 @@ class OrderMeasure(Measure):
     """Takes the units in the order of their scores, and in random orders for comparison."""
 
     def calls(self, n_units: int) -> tuple[int, int]:
-        """One order with few points, or every point of eleven orders."""
+        """One order with few points, or eleven orders with many."""
         fewest = self.sizes(n_units, 1)
-        most = self.sizes(n_units, n_units)
-        return len(set(fewest.tolist()) - {self._free(n_units)}), 11 * len(most)
+        most = self.sizes(n_units, MOST_POINTS)
+        least = len(set(fewest.tolist()) - {self._free(n_units)})
+        return least, (1 + MOST_ORDERS) * len(most)
 
     def _free(self, n_units: int) -> int:
         """The size at which all units are there."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from pizza import coalition
 from pizza.errors import BudgetTooSmallError, ConfigError
-from pizza.evaluation.case import Bools, Case, Effort, Floats
+from pizza.evaluation.case import MOST_ORDERS, MOST_POINTS, Bools, Case, Effort, Floats
 from pizza.evaluation.held_out import FEWEST, MOST
 from pizza.evaluation.measure import Inquiry, Measure
 from pizza.evaluation.result import Faithfulness
@@ -29,10 +29,10 @@ LEVELS = tuple(
         (8, 2, 32),
         (10, 2, 48),
         (10, 3, 64),
-        (20, 3, 64),
-        (20, 3, 128),
-        (20, 5, 128),
-        (20, 10, 128),
+        (MOST_POINTS, 3, 64),
+        (MOST_POINTS, 3, 128),
+        (MOST_POINTS, 5, 128),
+        (MOST_POINTS, MOST_ORDERS, 128),
     )
 )
 """How a larger budget is spent: a curve, one control, more of all. The rest goes to held-out
