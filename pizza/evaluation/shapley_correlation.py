@@ -69,6 +69,8 @@ class ShapleyCorrelation(Measure):
         return self.figure(
             spearman(case.scores[both], phi[both]),
             scale="rank correlation",
+            # The mean over all orders, exactly.
+            random=0.0,
             details={
                 "relative_squared_error": missed / energy if energy > 0 else None,
                 "shapley": plain(phi),

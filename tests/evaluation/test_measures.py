@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each measure against enumeration, arithmetic by hand, or plain numpy and scipy."""
 
+import itertools
 import math
 
 import numpy as np
@@ -192,6 +193,18 @@ def test_where_no_unit_is_special_the_control_is_the_figure_itself(examine):
     found = examine([*ORDERS, "lds", "infidelity"], linear(np.ones(12)), np.ones(12))
     for name, result in found.results.items():
         assert result.random == pytest.approx(result.value, abs=1e-12), name
+
+
+def test_the_control_of_a_rank_correlation_with_fixed_values_is_0(examine):
+    game, scores = random_moebius(6, 4, seed=7), np.array([3.0, 1.0, 2.0, 0.5, -1.0, 0.0])
+    found = examine(["shapley-correlation", "tau-loo"], game, scores)
+    phi = np.array(found["shapley-correlation"].details["shapley"])
+    drops = np.array(found["tau-loo"].details["drops"])
+    orders = [np.array(order) for order in itertools.permutations(scores)]
+    everywhere = np.mean([stats.spearmanr(order, phi)[0] for order in orders])
+    assert found["shapley-correlation"].random == pytest.approx(everywhere, abs=1e-12)
+    everywhere = np.mean([kendall(order, drops) for order in orders])
+    assert found["tau-loo"].random == pytest.approx(everywhere, abs=1e-12)
 
 
 def test_the_control_is_the_mean_over_random_orders(examine):
