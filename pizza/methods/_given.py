@@ -23,6 +23,8 @@ def without_full(
 ) -> tuple[Bools, Floats]:
     """Coalitions and values without the full coalition, whose value is 0 by definition.
 
+    Infinite values become NaN.
+
     Args:
         game: Its number of units and of columns.
         coalitions: ``(m, n_units)`` bool.
@@ -38,10 +40,16 @@ def without_full(
             f"{who} got coalitions {coalitions.shape} and values {values.shape}; for this game "
             f"they are (m, {game.n_units}) and (m, {game.n_columns})."
         )
-    rows = ~coalitions.all(axis=1)
+    values, rows = finite(values), ~coalitions.all(axis=1)
     if rows.all():
         return coalitions, values
     return coalitions[rows], values[rows]
+
+
+def finite(values: Floats) -> Floats:
+    """Values of which those that are not finite are not known: they can be compared with none."""
+    known = np.isfinite(values)
+    return values if known.all() else np.where(known, values, np.nan)
 
 
 def with_full(rows: Bools, values: Floats) -> tuple[Bools, Floats]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.methods import _noise
 from pizza.methods._budget import require
-from pizza.methods._given import in_order_of_bits
+from pizza.methods._given import finite, in_order_of_bits
 from pizza.methods._subsets import Floats, every, marginals
 from pizza.methods.shapley import refuse_too_many
 
@@ -37,7 +37,7 @@ class Banzhaf(Estimator):
         """One round of all coalitions."""
         refuse_too_many(game, "banzhaf", _INSTEAD)
         require(game, 2**game.n_units - 1, "banzhaf", advice=_INSTEAD)
-        return _scores(game, (yield every(game.n_units)))
+        return _scores(game, finite((yield every(game.n_units))))
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods import _noise
+from pizza.methods._given import finite
 from pizza.methods._regression import columns_alike, least_squares
 from pizza.methods._samples import check_samples, coalitions_to_spend
 
@@ -81,7 +82,7 @@ class CLime(Method):
             spend = min(spend, max(10 * n, least))
         by_size = self._subsets(n, min(spend, most), np.random.default_rng(game.seed))
         removed = np.concatenate([np.zeros((1, n), dtype=bool), *by_size])
-        values = yield ~removed
+        values = finite((yield ~removed))
         sizes = [1, *map(len, by_size)]
         weights = np.concatenate([np.full(count, 1.0 / count) for count in sizes if count])
         scores = self._scores(removed, values, weights)

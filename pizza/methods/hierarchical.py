@@ -13,6 +13,7 @@ from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods import _noise
 from pizza.methods._budget import require
+from pizza.methods._given import finite
 
 Threshold = Literal["mid-range", "static", "quantile"]
 
@@ -95,7 +96,7 @@ class Hierarchical(Method):
             present = np.ones((len(level), n), dtype=bool)
             for row, chunk in zip(present, level, strict=True):
                 row[chunk.start : chunk.stop] = False
-            effects = -(yield present)
+            effects = -finite((yield present))
             spent += len(level)
             depth += 1
             for chunk, effect in zip(level, effects, strict=True):

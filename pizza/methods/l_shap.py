@@ -13,6 +13,7 @@ from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods import _noise
 from pizza.methods._budget import require
+from pizza.methods._given import finite
 
 _CELLS = 2**25
 """Bools in one round: coalitions of very long prompts are asked for in parts."""
@@ -91,7 +92,7 @@ class LShap(Method):
         step = max(1, _CELLS // n)
         for start in range(0, len(removed), step):
             rows = _without(removed[start : start + step], n)
-            values[start : start + step] = yield rows
+            values[start : start + step] = finite((yield rows))
         return self._scores(game, values, number)
 
     def _scores(

@@ -11,7 +11,7 @@ from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods import _noise
 from pizza.methods._budget import require
-from pizza.methods._given import without_full
+from pizza.methods._given import finite, without_full
 
 
 class LeaveOneOut(Estimator):
@@ -33,7 +33,7 @@ class LeaveOneOut(Estimator):
     def plan(self, game: Game) -> Plan:
         """One round of all coalitions that lack one unit."""
         require(game, game.n_units, "leave-one-out")
-        return _scores(game, (yield coalition.without_each(game.n_units)))
+        return _scores(game, finite((yield coalition.without_each(game.n_units))))
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
+from pizza.methods._given import finite
 from pizza.methods._samples import check_samples, coalitions_to_spend
 from pizza.methods._subsets import Coalitions, Floats
 
@@ -89,7 +90,7 @@ class PartitionShap(Method):
             game, self.samples, fewest=3, default=_DEFAULT, who="partition-shap"
         )
         nothing = np.zeros(n, dtype=bool)
-        empty = (yield nothing[None])[0]
+        empty = finite((yield nothing[None]))[0]
         left -= 1
         root = _Node(0, n, nothing, empty, np.zeros_like(empty), 1.0)
         scores = np.zeros((game.n_columns, n))
@@ -110,14 +111,14 @@ class PartitionShap(Method):
             cuts = [_cut(game.groups, node.start, node.stop) for node in chosen]
             left -= 2 * count
             splits += count
-            values = yield np.array(
+            answers = yield np.array(
                 [
                     node.with_units(*half)
                     for node, cut in zip(chosen, cuts, strict=True)
                     for half in ((node.start, cut), (cut, node.stop))
                 ]
             )
-            fresh = []
+            fresh, values = [], finite(answers)
             for node, cut, halves in zip(chosen, cuts, values.reshape(count, 2, -1), strict=True):
                 fresh += _split(scores, node, cut, *halves)
         for _, _, node in queue:

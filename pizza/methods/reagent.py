@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
+from pizza.methods._given import finite
 from pizza.methods._samples import check_samples, coalitions_to_spend
 
 Floats = NDArray[np.float64]
@@ -101,7 +102,7 @@ class Reagent(Method):
             asked |= {coalition.key(row) for row in rows}
             left -= len(rows)
             steps += len(rows)
-            effects = -(yield rows)
+            effects = -finite((yield rows))
             clipped += int((np.abs(effects[:, 0]) > 1).sum())
             _update(sums, counts, rows, effects)
             strongest = self._strongest(sums[0])

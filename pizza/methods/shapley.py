@@ -10,7 +10,7 @@ from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods import _noise
 from pizza.methods._budget import require
-from pizza.methods._given import in_order_of_bits
+from pizza.methods._given import finite, in_order_of_bits
 from pizza.methods._subsets import Floats, every, marginals
 
 LARGEST = 20
@@ -47,7 +47,7 @@ class Shapley(Estimator):
         """One round of all coalitions."""
         refuse_too_many(game, "shapley", _INSTEAD)
         require(game, 2**game.n_units - 1, "shapley", advice=_INSTEAD)
-        return _scores(game, (yield every(game.n_units)))
+        return _scores(game, finite((yield every(game.n_units))))
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.methods import _noise
+from pizza.methods._given import finite
 from pizza.methods._samples import check_samples, coalitions_to_spend
 from pizza.methods._subsets import Coalitions, Floats
 
@@ -60,7 +61,7 @@ class ShapleySampling(Method):
         rng = np.random.default_rng(game.seed)
         blocks = (spend - 1) // (2 * max(1, n - 1))
         orders = _orders(n, blocks, rng)
-        values = yield _prefixes(orders)
+        values = finite((yield _prefixes(orders)))
         gains = _gains(orders, values)
         scores, errors = _means(gains, blocks)
         return Scores(

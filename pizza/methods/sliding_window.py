@@ -9,6 +9,7 @@ from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods import _noise
 from pizza.methods._budget import require
+from pizza.methods._given import finite
 
 
 class SlidingWindow(Method):
@@ -54,7 +55,7 @@ class SlidingWindow(Method):
         members = np.zeros((len(starts), game.n_units), dtype=bool)
         for row, start in zip(members, starts, strict=True):
             row[start : start + self.size] = True
-        values = yield ~members
+        values = finite((yield ~members))
         shares = members / members.sum(axis=1, keepdims=True)
         scores = (shares.T @ -np.nan_to_num(values)) / members.sum(axis=0)[:, None]
         # A unit's score is undefined in a column as soon as one of its windows is.
