@@ -11,6 +11,7 @@ from pizza.evaluation.case import Case
 
 _SCALES = {
     "logprob-diff": "nats",
+    "logit-diff": "nats",
     "prob-diff": "probability",
     "kl-divergence": "nats",
     "js-divergence": "nats",
