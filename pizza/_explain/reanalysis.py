@@ -40,7 +40,7 @@ def reanalyze(
     """See `Attribution.reanalyze`."""
     if on_incomparable not in get_args(Policy):
         raise ConfigError(f"on_incomparable is 'raise' or 'skip', not {on_incomparable!r}.")
-    told = attribution.provenance
+    told = _told(attribution)
     if told.get("evidence") == "internals" or not len(attribution.evaluations):
         raise ConfigError(
             "this attribution was made by looking inside the model (or without measuring "
@@ -48,7 +48,7 @@ def reanalyze(
             "that perturbs it, e.g. 'leave-one-out'."
         )
     registry = Registry(plugins, discover=discover)
-    seed = int(told.get("seed", 0)) if seed is None else seed
+    seed = int(told.get("seed") or 0) if seed is None else seed
     wanted = explained(attribution, target, span)
     run = Run(
         attribution=attribution,
@@ -60,6 +60,27 @@ def reanalyze(
         seed=seed,
     )
     return _result(run, wanted, run.own() if method is None else run.named())
+
+
+def _told(attribution: Attribution) -> Mapping[str, Any]:
+    """The provenance; of a file, it may be anything.
+
+    Raises:
+        ConfigError: It does not say what it should in the way it should.
+    """
+    told = attribution.provenance
+    try:
+        for part in (*(told.get("metrics") or ()), *filter(None, [told.get("method")])):
+            Choice(part["name"], **part["options"])
+        if before := told.get("reanalysis"):
+            Target.from_dict(before["of"]["target"])
+        int(told.get("seed") or 0)
+    except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
+        raise ConfigError(
+            f"the provenance of this attribution is damaged, so it cannot be analyzed again: "
+            f"{error!r}."
+        ) from error
+    return told
 
 
 def _method(registry: Registry, told: Mapping[str, Any], method: Any) -> Part:
@@ -145,7 +166,7 @@ def _provenance(run: Run, wanted: Explained, conclusion: Conclusion) -> dict[str
         "metrics": [_brief(metric) for metric in run.columns.metrics] != before,
         "target": not wanted.same,
         "method": _brief(run.method.to_dict()) != _brief(told.get("method")),
-        "seed": run.seed != told.get("seed", 0),
+        "seed": run.seed != (told.get("seed") or 0),
     }
     return {
         **told,

@@ -444,6 +444,34 @@ async def test_an_old_file_allows_other_methods_but_no_other_metric():
         old.reanalyze(metrics="prob-diff", discover=False)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"metrics": 5},
+        {"metrics": ["logprob-diff"]},
+        {"metrics": [{"name": "logprob-diff"}]},
+        {"method": "leave-one-out"},
+        {"method": {"name": "leave-one-out", "options": [1]}},
+        {"seed": "x"},
+        {"reanalysis": {"of": {}}},
+        {"reanalysis": 7},
+    ],
+)
+async def test_a_damaged_provenance_is_refused(damage):
+    first = await of_game()
+    damaged = replace(first, provenance={**first.provenance, **damage})
+    with pytest.raises(ConfigError, match="provenance of this attribution is damaged"):
+        damaged.reanalyze(discover=False)
+
+
+async def test_what_the_provenance_does_not_say_must_be_given():
+    bare = replace(await of_game(), provenance={})
+    with pytest.raises(ConfigError, match="name a method"):
+        bare.reanalyze(discover=False)
+    found = bare.reanalyze(method="leave-one-out", metrics="prob-diff", discover=False)
+    same(found, await of_game(metrics="prob-diff"))
+
+
 # --- the game of a run ------------------------------------------------------------------------
 
 
