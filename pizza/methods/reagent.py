@@ -31,7 +31,7 @@ _TRIES = 20
 class Reagent(Method):
     """``s_i += logit((D + 1) / 2)`` for units that were replaced, and minus that for those kept.
 
-    Zhao & Shan 2024 (algorithm 1): a random 30 % of the units is replaced, D is how much less
+    Zhao & Shan 2024: a random 30 % of the units is replaced, D is how much less
     probable the output became, and all scores are updated in log-odds. It stops when the ``keep``
     strongest units alone keep the output, or when the calls are used up.
 

@@ -14,6 +14,7 @@ from support.games_known import (
 )
 
 from pizza.errors import ConfigError
+from pizza.methods.auto import Auto
 from pizza.methods.banzhaf import Banzhaf
 from pizza.methods.context_cite import ContextCite
 from pizza.methods.hierarchical import Hierarchical
@@ -103,6 +104,16 @@ def test_random_halves_serve_all_that_conclude_from_halves(method, source):
     game, rows, values = measured(source(samples=400), value, 16)
     found = method().estimate(game, rows, values)
     assert relative_error(found.values[0], value.banzhaf()) < 0.15
+
+
+@pytest.mark.parametrize("method", HALVES)
+@pytest.mark.parametrize(("n", "samples"), [(30, 40), (30, 300), (120, 160), (8, 60)])
+def test_what_auto_measured_serves_them(method, n, samples):
+    value = Known(random_moebius(n, 4, 0))
+    for seed in range(3):
+        game, rows, values = measured(Auto(samples=samples), value, n, seed=seed)
+        found = method().estimate(game, rows, values)
+        assert np.isfinite(found.values).all()
 
 
 @pytest.mark.parametrize("method", PAIRED)

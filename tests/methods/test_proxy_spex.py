@@ -139,3 +139,16 @@ def test_where_nothing_is_to_be_found_nothing_is_said(seed):
     scores, _ = play(ProxySpex(samples=64), noise, 30)
     assert np.isfinite(scores.values).all()
     assert np.abs(scores.values).max() < 1.5
+
+
+@pytest.mark.usefixtures("_shapiq")
+def test_a_shapiq_that_draws_by_itself_is_noticed(monkeypatch):
+    import shapiq
+
+    class Later(shapiq.ProxySPEX):
+        def approximate(self, budget, game):
+            return game(np.zeros((budget, self.n), dtype=bool))
+
+    monkeypatch.setattr(shapiq, "ProxySPEX", Later)
+    with pytest.raises(ConfigError, match="draws coalitions in a way"):
+        play(ProxySpex(samples=64), GAME, 20)
