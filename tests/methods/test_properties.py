@@ -34,7 +34,7 @@ BANZHAF = [
 NEAR = [LeaveOneOut, LShap, CLime]
 EVERY = [*SHAPLEY, *BANZHAF, *NEAR, FaithShap, PartitionShap]
 
-# Of these the scores of some units follow from the coalitions alone, whatever the order of units.
+# These conclude from the coalitions, whatever the order of the units.
 BLIND = [Shapley, Banzhaf, KernelShap, LeverageShap, Svarm, Lime, RandomAblation, ContextCite]
 
 games = st.integers(2, 6).flatmap(
@@ -59,9 +59,9 @@ def from_table(table):
 def test_a_linear_game_is_recovered_exactly(method, weights):
     weights = np.array(weights, dtype=float)
     n = len(weights)
-    # Partition SHAP needs no more than a unit's contexts, the others no more than all coalitions.
     scores = whole(method, lambda rows: rows @ weights, n)
     if method is PartitionShap and n > 3:
+        # What its calls leave whole is shared equally.
         assert scores.sum() == pytest.approx(weights.sum())
         return
     np.testing.assert_allclose(scores, weights, atol=1e-9)
@@ -81,7 +81,7 @@ def test_exchangeable_units_score_the_same_and_a_dummy_nothing(method, n, seed, 
 
     scores = whole(method, value, n)
     assert scores[a] == pytest.approx(scores[b], abs=1e-9)
-    # The kernel of LIME and strata of sizes see a dummy through the sizes that it makes.
+    # LIME's kernel counts a dummy as a unit, so it sees it through the sizes that it makes.
     if n > 2 and method is not Lime:
         assert scores[dummy] == pytest.approx(0, abs=1e-9)
 
