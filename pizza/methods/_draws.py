@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pizza import coalition
 from pizza.abc import Game
-from pizza.methods._samples import coalitions_to_spend
+from pizza.methods._samples import affordable, coalitions_to_spend
 from pizza.methods._subsets import every
 
 Bools = NDArray[np.bool_]
@@ -30,7 +30,9 @@ def halves_for(game: Game, samples: int | None, *, who: str, default: int | None
     """Random coalitions for a method that wants as many as it may have.
 
     When all of them are within reach they are all returned, the full one (which is free) included,
-    so that a regression on them is exact.
+    so that a regression on them is exact. Where the budget is counted in tokens or dollars they are
+    as many as the limit pays for when half of the units are away, fewer when the ones that were
+    drawn happen to be longer.
 
     Args:
         game: Its seed and budget.
@@ -46,10 +48,12 @@ def halves_for(game: Game, samples: int | None, *, who: str, default: int | None
         default=usual(n) if default is None else default,
         who=who,
         advice="use larger units (sentence, paragraph).",
+        share=0.5,
     )
     if spend == 2**n - 1:
         return every(n)
-    return Draws(n, np.random.default_rng(game.seed)).halves(spend)
+    rows = Draws(n, np.random.default_rng(game.seed)).halves(spend)
+    return rows[: affordable(game.tariff, rows)]
 
 
 def usual(n_units: int) -> int:

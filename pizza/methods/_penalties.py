@@ -91,7 +91,7 @@ def top_alpha(x: Floats, y: Floats) -> float:
     return float(np.abs(x.T @ y).max() / len(y))
 
 
-def _ridge_basis(x: Floats) -> tuple[Floats, Floats]:
+def ridge_basis(x: Floats) -> tuple[Floats, Floats]:
     """Left singular vectors ``(m, r)`` and squared singular values ``(r,)`` of ``x``."""
     m, n = x.shape
     if m <= n:
@@ -183,7 +183,7 @@ def choose_ridge(
     m, n = x.shape
     scaled = scaled_design(x, weights, intercept)
     target = scaled.centre(y[:, None])[0][:, 0]
-    left, squares = _ridge_basis(scaled.x)
+    left, squares = ridge_basis(scaled.x)
     coordinates = left.T @ target
     part = parts(m)
     best, best_error = (1.0, y), np.inf

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-from pizza.abc import Game
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pizza.abc import Game, Tariff
 from pizza.errors import ConfigError
 from pizza.methods._budget import require
 
@@ -24,6 +29,7 @@ def coalitions_to_spend(
     who: str,
     advice: str = "",
     repeats: int = 1,
+    share: float | None = None,
 ) -> int:
     """How many coalitions a method evaluates, the empty one included.
 
@@ -36,6 +42,10 @@ def coalitions_to_spend(
         advice: What to do when the budget is too small.
         repeats: How often a coalition may come up, on average, in the number that is returned:
             only the first time costs a call.
+        share: Part of the units that its coalitions hold on average. Where the budget is counted in
+            tokens or dollars, that many more of them are to be had than of whole prompts. Such a
+            method sees to it that together they do not cost more than the limit (see
+            `affordable`). ``None``: there may be any number of units in each.
 
     Raises:
         ConfigError: ``samples`` is below the minimum.
@@ -43,6 +53,8 @@ def coalitions_to_spend(
     """
     most = (1 << game.n_units) - 1
     fewest = min(fewest, most)
+    if share is not None and game.tariff is not None:
+        game = replace(game, max_calls=game.tariff.calls(share))
     if samples is not None and samples < fewest:
         raise ConfigError(
             f"samples={samples!r} is too few: {who} needs at least {fewest} coalitions for "
@@ -52,6 +64,21 @@ def coalitions_to_spend(
     if samples is None:
         samples = max(fewest, default) if game.max_calls is None else game.max_calls
     return min(samples, most * repeats)
+
+
+def affordable(tariff: Tariff | None, rows: NDArray[np.bool_], spent: float = 0.0) -> int:
+    """How many of ``rows`` ``(m, n_units)``, in their order, what is left of the limit pays for.
+
+    Args:
+        tariff: What coalitions cost; ``None`` = any number.
+        rows: Coalitions that were not evaluated before.
+        spent: What was spent before.
+    """
+    if tariff is None or not len(rows):
+        return len(rows)
+    # Sums of prices are not exact; a limit that they reach is not exceeded.
+    left = (tariff.limit - spent) * (1 + 1e-12)
+    return int(np.searchsorted(np.cumsum(tariff.of(rows)), left, side="right"))
 
 
 def paired_calls(n_units: int, samples: int | None, *, fewest: int) -> tuple[int, int]:

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Scores
+from pizza.abc import Game, Scores
+from pizza.methods._blend import Blend
 from pizza.methods._draws import Draws
-from pizza.methods._intervals import CALLS_PER_UNIT, of_pairs, relevant
-from pizza.methods._quality import quality
-from pizza.methods._regression import Fit, extend, fit, plain
-from pizza.methods.pairwise_interactions import mains_and_pairs
+from pizza.methods._halves_fit import Z90, Halves, noise_of
+from pizza.methods._intervals import relevant
+from pizza.methods._regression import plain
+from pizza.methods._samples import affordable
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -22,65 +24,89 @@ _STABLE = 0.01
 """A smaller change of R2 between waves is none."""
 
 _PERFECT = 0.98
-"""Above this R2 there is nothing left to gain, also where there are no intervals."""
+"""Above this part of the R2 that noise allows there is nothing left to gain, also where there are
+no intervals."""
 
-_FOUND = 0.6
+_FOUND = 0.5
 """R2 on rows left out from which complements say more than further random halves."""
 
-_CALLS_PER_FOUND = 10
-
-_Z90 = 1.645
+_CALLS_PER_FOUND = 7
 _TOP = 5
-_LISTED = 10
-
-_LARGEST_SEARCH = 2**18
-"""Calls times units up to which the same calls are searched for interactions."""
 
 
 class Waves:
     """Coalitions so far, their values, and what they say.
 
     Args:
-        n_units: Number of units.
-        n_columns: Columns of the values.
+        game: Units, columns, seed, tariff and noise.
         paired: Whether every coalition comes with its complement.
-        seed: Of the coalitions.
     """
 
-    def __init__(self, n_units: int, n_columns: int, *, paired: bool, seed: int) -> None:
-        self.paired = paired
-        self._paired_from_the_start = paired
-        self._draws = Draws(n_units, np.random.default_rng(seed))
-        self._rows = np.zeros((0, n_units), dtype=bool)
-        self._values = np.zeros((0, n_columns))
-        self._opposite = np.zeros((0, n_columns))
+    def __init__(self, game: Game, *, paired: bool) -> None:
+        n, c = game.n_units, game.n_columns
+        self._game = game
+        self._draws = Draws(n, np.random.default_rng(game.seed))
+        self._seen = Halves(
+            rows=np.zeros((0, n), dtype=bool),
+            values=np.zeros((0, c)),
+            opposite=np.zeros((0, c)) if paired else None,
+            noise=noise_of(game),
+        )
+        self._cost = 0.0
         self._waves: list[dict[str, Any]] = []
-        self._fit: Fit | None = None
-        self._before: Fit | None = None
+        self._fit: Blend | None = None
+        self._before: Blend | None = None
 
     @property
     def spent(self) -> int:
         """Coalitions evaluated."""
-        return len(self._rows) * (2 if self.paired else 1)
+        return self._seen.spent
+
+    def unspent(self, budget: int) -> dict[str, Any]:
+        """What is left of the budget: in calls, and in its currency where it has one."""
+        tariff = self._game.tariff
+        left: dict[str, Any] = {"unspent": max(0, budget - self.spent)}
+        if tariff is not None:
+            left["cost"] = {
+                "currency": tariff.currency,
+                "limit": tariff.limit,
+                "spent": round(self._cost, 9),
+                "unspent": round(tariff.limit - self._cost, 9),
+            }
+        return left
 
     def draw(self, until: int) -> Bools:
-        """The coalitions that are missing to ``until`` of them; complements come second."""
+        """The coalitions that are missing to ``until`` of them; complements come second.
+
+        With a tariff no more than what is left of its limit pays for.
+        """
         missing = until - self.spent
-        if not self.paired:
-            return self._draws.halves(missing)
-        first = self._draws.pairs(missing // 2)
-        return np.concatenate([first, ~first])
+        if not self._seen.paired:
+            rows = self._draws.halves(missing)
+            rows = rows[: affordable(self._game.tariff, rows, self._cost)]
+        else:
+            first = self._draws.pairs(missing // 2)
+            # A pair costs what two calls and all units cost, whichever pair it is.
+            both = np.stack([first, ~first], axis=1).reshape(-1, first.shape[1])
+            first = first[: affordable(self._game.tariff, both, self._cost) // 2]
+            rows = np.concatenate([first, ~first])
+        return self._charged(rows)
 
     def add(self, rows: Bools, values: Floats) -> None:
         """Take in a wave of `draw` with its values, and fit."""
-        if self.paired:
+        seen = self._seen
+        opposite = seen.opposite
+        if opposite is not None:
             rows = rows[: len(rows) // 2]
-            values, opposite = np.split(values, 2)
-            self._opposite = np.vstack([self._opposite, opposite])
-        self._rows = np.vstack([self._rows, rows])
-        self._values = np.vstack([self._values, values])
-        self._before, self._fit = self._fit, self._fitted()
-        self._waves.append({"samples": self.spent, "cv_r2": plain(self._fit.cv_r2)})
+            values, others = np.split(values, 2)
+            opposite = np.vstack([opposite, others])
+        self._seen = replace(
+            seen,
+            rows=np.vstack([seen.rows, rows]),
+            values=np.vstack([seen.values, values]),
+            opposite=opposite,
+        )
+        self._refit()
 
     def pairing_pays(self) -> bool:
         """Whether the other half of the budget is best spent on the complements of this one.
@@ -89,57 +115,37 @@ class Waves:
         as the units that matter have been found and are few, however many units there are.
         """
         found = self._fit
-        if self.paired or found is None or found.kind != "lasso" or not found.cv_r2 > _FOUND:
+        if self._seen.paired or found is None or not found.cv_r2 > _FOUND:
             return False
         return 2 * self.spent >= _CALLS_PER_FOUND * relevant(found.weights[0])
 
     def complements(self) -> Bools:
-        """The complements of all coalitions so far."""
-        return ~self._rows
+        """The complements of all coalitions so far, as far as the tariff's limit pays for them."""
+        rows = ~self._seen.rows
+        return self._charged(rows[: affordable(self._game.tariff, rows, self._cost)])
 
     def add_complements(self, values: Floats) -> None:
         """Take in the values of `complements`: from now on rows are pairs."""
-        self.paired = True
-        self._opposite = values
-        self._before, self._fit = self._fit, self._fitted()
+        opposite = np.full_like(self._seen.values, np.nan)
+        opposite[: len(values)] = values
+        self._seen = replace(self._seen, opposite=opposite)
+        self._refit()
+
+    def _charged(self, rows: Bools) -> Bools:
+        if self._game.tariff is not None:
+            self._cost += float(self._game.tariff.of(rows).sum())
+        return rows
+
+    def _refit(self) -> None:
+        self._before, self._fit = self._fit, self._seen.fitted()
         self._waves.append({"samples": self.spent, "cv_r2": plain(self._fit.cv_r2)})
-
-    def _odd(self) -> Floats:
-        return (self._values - self._opposite) / 2
-
-    def _fitted(self) -> Fit:
-        """The fit of column 0; the others wait for the last wave."""
-        if self.paired:
-            return fit(self._rows - 0.5, self._odd()[:, :1], intercept=False)
-        return fit(self._rows, self._values[:, :1])
-
-    def _extended(self) -> Fit:
-        """The fit of all columns."""
-        found = self._fit
-        if found is None or not np.isfinite(found.cv_r2):
-            # Column 0 decides nothing (it is constant, or unknown): let another one do it.
-            if self.paired:
-                return fit(self._rows - 0.5, self._odd(), intercept=False)
-            return fit(self._rows, self._values)
-        if self._values.shape[1] == 1:
-            return found
-        if self.paired:
-            return extend(found, self._rows - 0.5, self._odd(), intercept=False)
-        return extend(found, self._rows, self._values)
-
-    def _estimates(self, found: Fit, columns: slice) -> tuple[Floats, Floats | None, str]:
-        """Estimates, their standard errors where there may be any, and the estimator's name."""
-        enough = self.spent >= CALLS_PER_UNIT * relevant(found.weights[0])
-        if not self._paired_from_the_start or not enough or not np.isfinite(found.cv_r2):
-            return found.weights, None, found.kind
-        return of_pairs(self._rows - 0.5, self._odd()[:, columns], found)
 
     def settled(self, tolerance: float) -> bool:
         """Whether more calls would change little: see `Auto`."""
         before, now = self._before, self._fit
         if before is None or now is None:
             return False
-        known = np.concatenate([self._values[:, 0], self._opposite[:, 0]])
+        known = self._seen.measured
         known = known[np.isfinite(known)]
         if known.size and np.ptp(known) == 0:
             return True
@@ -150,45 +156,17 @@ class Waves:
         )
         if not np.array_equal(strongest, earlier):
             return False
-        if now.cv_r2 > _PERFECT:
+        if now.cv_r2 > _PERFECT * self._seen.ceiling > 0:
             return True
-        estimates, errors, _ = self._estimates(now, slice(0, 1))
+        estimates, errors, _ = self._seen.estimates(now, slice(0, 1))
         if errors is None:
             return False
-        widest = _Z90 * errors[0, strongest].max()
-        return bool(widest < tolerance * np.abs(estimates[0]).max())
+        widest = Z90 * errors[0, strongest].max()
+        # What is known better than one answer of the model repeats itself is known well enough.
+        wanted = max(tolerance * np.abs(estimates[0]).max(), self._seen.noise)
+        return bool(widest < wanted)
 
     def scores(self) -> Scores:
         """What all waves together say."""
-        found = self._extended()
-        values, errors, estimator = self._estimates(found, slice(None))
-        lead = self._values[:, 0]
-        measured = np.concatenate([lead, self._opposite[:, 0]]) if self.paired else lead
-        details: dict[str, Any] = {
-            "index": "banzhaf",
-            "design": "complement pairs" if self.paired else "random halves",
-            "estimator": estimator,
-            "samples": self.spent,
-            "undefined": int(np.isnan(measured).sum()),
-            "waves": self._waves,
-            "quality": quality(found.held_out, measured, found.cv_r2, paired=self.paired),
-            "interactions": self._interactions(),
-        }
-        return Scores(values=values, standard_errors=errors, details=details)
-
-    def _interactions(self) -> list[dict[str, Any]]:
-        """Pairs whose 90 % interval leaves out 0, from the same calls."""
-        n = self._rows.shape[1]
-        if n < 2 or self.spent * n > _LARGEST_SEARCH:
-            return []
-        rows, values = self._rows, self._values[:, :1]
-        if self.paired:
-            rows = np.concatenate([rows, ~rows])
-            values = np.concatenate([values, self._opposite[:, :1]])
-        found = mains_and_pairs(rows, values).listed()
-        return [
-            pair
-            for pair in found
-            if pair["standard_error"] is not None
-            and abs(pair["value"]) > _Z90 * pair["standard_error"] > 0
-        ][:_LISTED]
+        scores = self._seen.scores(self._fit)
+        return replace(scores, details={**scores.details, "waves": self._waves})

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Game, Method, Plan, Scores
+from pizza import coalition
+from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
+from pizza.methods import _given
 from pizza.methods._draws import FEWEST, calls_of_halves
+from pizza.methods._halves_fit import Halves, noise_of
 from pizza.methods._quality import warned
 from pizza.methods._samples import check_samples, coalitions_to_spend
+from pizza.methods._subsets import every
 from pizza.methods._waves import Waves
 from pizza.methods.banzhaf import Banzhaf
 from pizza.methods.odd_shap import OddShap
@@ -21,20 +26,21 @@ from pizza.methods.pairwise_interactions import mains_and_pairs
 from pizza.methods.shapley import Shapley
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Index = Literal["banzhaf", "shapley"]
 
 _WAVES = 4
 _PAIRED_FROM = 1.5
 _SHAPLEY_FROM = 2.5
+_NEARLY_ALL = 0.9
 
 
-class Auto(Method):
+class Auto(Estimator):
     """Chooses what gives the most faithful scores for the calls there are.
 
     * ``2^n - 1`` calls or more: every coalition, exact scores.
-    * Below 1.5 calls per unit: random halves, LASSO or ridge, whichever predicts left-out calls
-      better by cross-validation ("Banzhaf-type weights"). When a LASSO has an R2
-      above 0.6 on left-out calls at half of the budget, and the budget is 10 calls per unit that it
+    * Below 1.5 calls per unit: random halves ("Banzhaf-type weights"). When the fit has an R2
+      above 0.5 on left-out calls at half of the budget, and the budget is 7 calls per unit that it
       found relevant, the other half goes to the complements of the first.
     * From there on: random halves with their complements; the odd part is fitted, in which pair
       interactions have cancelled.
@@ -42,19 +48,28 @@ class Auto(Method):
       'paired-sparse-shap', which has the same coalitions); below that Banzhaf-type weights are
       nearer to the Shapley values than most estimators of those, and are given instead.
 
+    Halves are fitted by LASSO, ridge and a spike-and-slab prior, averaged as well as they predict
+    left-out calls (`_blend`; ``details["shares"]``).
+
     Halves are asked for in waves of a quarter of the budget. It stops early when the R2 on
     left-out calls changed by less than 0.01, the five strongest units are the same in the same
-    order, and their 90 % intervals are within ``tolerance`` of the strongest score (or R2 is above
-    0.98). What was not spent stays unspent.
+    order, and their 90 % intervals are within ``tolerance`` of the strongest score or within the
+    noise of one answer (or R2 is above 0.98 of what that noise allows). What was not spent stays
+    unspent.
+
+    Where the budget is counted in tokens or dollars, calls are counted as coalitions of half of the
+    units, and are fewer when those that were drawn cost more: the limit is kept
+    (``details["cost"]``).
 
     Every call is held out once, a fifth at a time, for ``details["quality"]``: LDS (rank
     correlation of predicted and measured values) and R2. Its ``warning`` says when the budget is
     too small for so many units, or when additive scores cannot describe the output.
 
-    Standard errors come with pairs, from 8 calls per relevant unit on (units that carry 95 % of
-    the squared weights): of the one-step debiased fit, or of least squares with HC3 when there are
-    more than 1.3 pairs per unit and its errors are smaller. Scores are then the estimates that the
-    errors belong to, in all columns. The pairs of ``details["interactions"]`` come from the same
+    Standard errors come with pairs, when there are as many pairs as units and 8 calls per relevant
+    unit (units that carry 95 % of the squared weights): of the one-step debiased fit, or of least
+    squares with HC3 when there are more than 1.3 pairs per unit and its errors are smaller. Scores
+    are then the estimates that the errors belong to, in all columns. The noise of the model is in
+    the residuals, and so in the errors. The pairs of ``details["interactions"]`` come from the same
     calls; only those are listed whose 90 % interval leaves out 0.
 
     Args:
@@ -100,12 +115,17 @@ class Auto(Method):
             default=min(10 * n, 512),
             who="auto",
             advice="use larger units (sentence, paragraph).",
+            share=0.5,
         )
         if budget == 2**n - 1:
-            return (yield from _enumerated(game, self.index))
+            rows = every(n)
+            return _enumerated(game, rows, (yield rows), self.index)
         if self.index == "shapley" and budget >= _SHAPLEY_FROM * n:
-            return (yield from _shapley(game, budget))
-        waves = Waves(n, game.n_columns, paired=budget >= _PAIRED_FROM * n, seed=game.seed)
+            # Pairs cost what half coalitions cost: the calls of the tariff are enough for them.
+            inner = replace(game, max_calls=budget, tariff=None)
+            rows = next(OddShap(samples=budget).plan(inner))
+            return _shapley(game, rows, (yield rows), budget)
+        waves = Waves(game, paired=budget >= _PAIRED_FROM * n)
         for wave in range(1, _WAVES + 1):
             if wave == 1 + _WAVES // 2 and waves.pairing_pays():
                 waves.add_complements((yield waves.complements()))
@@ -115,41 +135,59 @@ class Auto(Method):
                 waves.add(rows, (yield rows))
             if self.early_stop and wave < _WAVES and waves.settled(self.tolerance):
                 break
-        scores = waves.scores()
-        details = {**scores.details, "unspent": budget - waves.spent}
+        return self._told(waves.scores(), waves.unspent(budget))
+
+    def estimate(self, game: Game, coalitions: Bools, values: Floats) -> Scores:
+        """From all coalitions, or from random halves, in pairs or not.
+
+        Pairs are fitted as such when nine tenths of the coalitions come with their complements; the
+        others are left out then. With ``index="shapley"`` also from the pairs of 'odd-shap'.
+        """
+        try:
+            rows, values, complete = _given.halves(game, coalitions, values, who="auto")
+        except ConfigError:
+            if self.index != "shapley":
+                raise
+            return _shapley(game, coalitions, values, len(coalitions))
+        if complete:
+            return _enumerated(game, rows, values, self.index)
+        first, second = _complements(rows)
+        noise = noise_of(game)
+        if 2 * len(first) >= max(_NEARLY_ALL * len(rows), FEWEST):
+            given = Halves(
+                rows=rows[first], values=values[first], opposite=values[second], noise=noise
+            )
+        else:
+            given = Halves(rows=rows, values=values, noise=noise)
+        return self._told(given.scores(None), {"unspent": 0})
+
+    def _told(self, scores: Scores, more: dict[str, Any]) -> Scores:
+        details = {**scores.details, **more}
         if self.index == "shapley":
             details["asked_for"] = "shapley"
-        return Scores(
-            values=scores.values,
-            standard_errors=scores.standard_errors,
-            details=details,
-            warnings=warned(details),
-        )
+        return replace(scores, details=details, warnings=warned(details))
 
 
-def _answers(plan: Plan, values: Floats) -> Scores:
-    """The scores of a plan of one round whose values are known."""
-    next(plan)
-    try:
-        plan.send(values)
-    except StopIteration as end:
-        scores: Scores = end.value
-        return scores
-    raise AssertionError("a plan of one round asked for a second")
+def _complements(rows: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows that come before their complements, and those."""
+    place = _given.places(rows)
+    others = np.array([place.get(coalition.key(~row), -1) for row in rows])
+    first = np.flatnonzero(others > np.arange(len(rows)))
+    return first, others[first]
 
 
-def _enumerated(game: Game, index: Index) -> Plan:
+def _enumerated(game: Game, rows: Bools, values: Floats, index: Index) -> Scores:
     """Exact scores of the index that was asked for; the other one in the details."""
-    rows = next(Banzhaf().plan(game))
-    values = yield rows
-    exact = {"banzhaf": _answers(Banzhaf().plan(game), values)}
-    exact["shapley"] = _answers(Shapley().plan(game), values)
+    exact = {
+        "banzhaf": Banzhaf().estimate(game, rows, values),
+        "shapley": Shapley().estimate(game, rows, values),
+    }
     chosen = exact[index]
     details: dict[str, Any] = {
         "index": index,
         "design": "all coalitions",
         "estimator": "enumeration",
-        "samples": len(rows) - 1,
+        "samples": 2**game.n_units - 1,
         "unspent": 0,
         "exact": {name: _listed(scores.values[0]) for name, scores in exact.items()},
         "quality": {"lds": None, "r2": None, "cv_r2": None, "warning": None},
@@ -162,11 +200,11 @@ def _listed(row: Floats) -> list[float | None]:
     return [float(x) if np.isfinite(x) else None for x in row]
 
 
-def _shapley(game: Game, budget: int) -> Plan:
+def _shapley(game: Game, rows: Bools, values: Floats, budget: int) -> Scores:
     """OddSHAP and the sparse fit on the same pairs: one scores, the other says how well it fits."""
-    methods = OddShap(samples=budget), PairedSparseShap(samples=budget)
-    values = yield next(methods[0].plan(game))
-    odd, sparse = (_answers(method.plan(game), values) for method in methods)
+    odd, sparse = (
+        method.estimate(game, rows, values) for method in (OddShap(), PairedSparseShap())
+    )
     details = {
         **sparse.details,
         **odd.details,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
 from pizza.methods._draws import FEWEST, calls_of_halves, usual
-from pizza.methods._regression import fit, least_squares, plain
-from pizza.methods._samples import check_samples, coalitions_to_spend
+from pizza.methods._regression import Fit, extend, fit, least_squares, plain
+from pizza.methods._samples import affordable, check_samples, coalitions_to_spend
 from pizza.methods._subsets import every
 
 Floats = NDArray[np.float64]
@@ -61,7 +61,7 @@ class MultiLevel(Method):
         """One round per level."""
         n = game.n_units
         budget = coalitions_to_spend(
-            game, self.samples, fewest=FEWEST, default=usual(n), who="multi-level"
+            game, self.samples, fewest=FEWEST, default=usual(n), who="multi-level", share=0.5
         )
         if budget == 2**n - 1:
             rows = every(n)
@@ -72,14 +72,19 @@ class MultiLevel(Method):
         blocks = _first_blocks(game.groups, most)
         rows, values = np.zeros((0, n), dtype=bool), np.zeros((0, game.n_columns))
         levels: list[dict[str, Any]] = []
-        left, last = budget, False
+        left, last, spent = budget, False, 0.0
         while True:
             last = last or int(blocks.max()) + 1 == n or left < 2 * FEWEST
             fresh = _draw(blocks, rows, left if last else left // 2, rng)
-            left -= len(fresh)
+            wanted = len(fresh)
+            fresh = fresh[: affordable(game.tariff, fresh, spent)]
+            # Once the limit of a tariff is reached, what was asked for is what there is.
+            last, left = last or len(fresh) < wanted, left - len(fresh)
+            spent += 0.0 if game.tariff is None else float(game.tariff.of(fresh).sum())
             values = np.vstack([values, (yield fresh)]) if len(fresh) else values
             rows = np.vstack([rows, fresh])
-            found = fit(_of_blocks(rows, blocks), values)
+            # The whole output decides; its tokens wait for the last level.
+            found = fit(_of_blocks(rows, blocks), values[:, :1])
             levels.append(
                 {
                     "blocks": int(blocks.max()) + 1,
@@ -95,9 +100,16 @@ class MultiLevel(Method):
             # With no room to split, what is left sharpens the blocks as they are.
             last = bool((finer == blocks).all())
             blocks = finer
-        sizes = np.bincount(blocks)
-        scores = (found.weights / sizes)[:, blocks]
+        weights = _all_columns(found, _of_blocks(rows, blocks), values)
+        scores = (weights / np.bincount(blocks))[:, blocks]
         return Scores(values=scores, details=_details(rows, values, levels))
+
+
+def _all_columns(found: Fit, x: Floats, values: Floats) -> Floats:
+    if values.shape[1] == 1:
+        return found.weights
+    # A whole output that is constant or unknown decides nothing: let another column do it.
+    return (extend(found, x, values) if np.isfinite(found.cv_r2) else fit(x, values)).weights
 
 
 def _details(rows: Bools, values: Floats, levels: list[dict[str, Any]]) -> dict[str, Any]:

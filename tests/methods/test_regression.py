@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The regression core against scikit-learn and against closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Lasso, LassoCV, LinearRegression, Ridge
-from support.games_known import Known, every, random_moebius
+from support.games_known import Known, calibrated, every, random_moebius
 
 from pizza.methods import _intervals, _penalties, _regression
+from pizza.methods._blend import blend
 from pizza.methods._draws import Draws
 from pizza.methods._quality import quality, rank_correlation
 from pizza.methods._regression import fit, least_squares, solve_columns
@@ -177,8 +180,9 @@ def test_errors_are_raised_to_those_of_rows_left_out(sample):
 def test_least_squares_is_taken_when_its_errors_are_smaller():
     a = halves(40, 8) - 0.5
     exact = a @ np.ones((8, 1))
-    found = fit(a, exact, kinds=("lasso",), intercept=False)
-    estimates, _, way = _intervals.of_pairs(a, exact, found)
+    # A fit that is off, so that its residuals are not nothing as those of least squares are.
+    found = replace(blend(a, exact, intercept=False), weights=np.full((1, 8), 0.9))
+    estimates, _, way = _intervals.of_blend(a, exact, found, intercept=False)
     assert way == "ols-hc3"
     np.testing.assert_allclose(estimates, np.ones((1, 8)), atol=1e-12)
 
@@ -189,18 +193,41 @@ def test_copies_have_no_error_of_least_squares():
     assert np.isnan(_intervals.ols_hc3(a, a[:, [2]])[1]).all()
 
 
-@pytest.mark.parametrize("calls", [160, 320])
-def test_intervals_of_pairs_cover_the_banzhaf_values_as_often_as_they_say(calls):
-    inside = []
-    for seed in range(12):
-        game = Known(random_moebius(20, 10, seed), seed=seed)
-        first = Draws(20, np.random.default_rng(seed)).pairs(calls // 2)
-        odd = ((game(first) - game(~first)) / 2)[:, None]
-        a = first - 0.5
-        estimates, errors, _ = _intervals.of_pairs(a, odd, fit(a, odd, intercept=False))
-        inside.append(np.abs(estimates[0] - game.banzhaf()) < 1.645 * errors[0])
-    # 240 intervals of 90 %: 0.85 is more than two standard deviations below.
-    assert 0.85 <= np.mean(inside) <= 0.96
+def covered(n, k, calls, seeds, *, paired):
+    """Shares of intervals of relevant and of null units that hold the Banzhaf values."""
+    inside = {True: [], False: []}
+    for seed in range(seeds):
+        game = calibrated(n, k, seed)
+        draws = Draws(n, np.random.default_rng(seed))
+        rows = draws.pairs(calls // 2) if paired else draws.halves(calls)
+        values = (game(rows) - game(~rows)) / 2 if paired else game(rows)
+        a, y = rows - 0.5, values[:, None]
+        found = blend(a, y, intercept=not paired)
+        estimates, errors, _ = _intervals.of_blend(a, y, found, intercept=not paired)
+        truth = game.banzhaf()
+        for is_null, each in inside.items():
+            chosen = (truth == 0) == is_null
+            each.append(np.abs(estimates[0] - truth)[chosen] < 1.645 * errors[0, chosen])
+    return [np.concatenate(inside[is_null]).mean() for is_null in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "calls", "paired"),
+    [(20, 10, 160, True), (20, 10, 320, True), (60, 8, 160, True), (60, 8, 100, False)],
+)
+def test_intervals_cover_units_with_and_without_effect_as_often_as_they_say(n, k, calls, paired):
+    # 200 intervals of 90 % and more: 0.84 and 0.96 are 2.8 standard deviations away.
+    for share in covered(n, k, calls, 20, paired=paired):
+        assert 0.84 <= share <= 0.96
+
+
+def test_degrees_of_freedom_are_taken_from_the_residuals(sample):
+    a, y = sample[0] - 0.5, sample[1]
+    w = fit(a, y, kinds=("lasso",), intercept=False).weights
+    b, se = _intervals.debiased(a, y, w, freedom=np.full(3, 15.0))
+    plain, plain_se = _intervals.debiased(a, y, w)
+    np.testing.assert_allclose(b - w, (plain - w) * 60 / 45)
+    np.testing.assert_allclose(se, plain_se * 60 / 45)
 
 
 def test_relevant_units_carry_the_squares():

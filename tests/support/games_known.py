@@ -122,15 +122,37 @@ class Moebius:
         return result
 
 
-def random_moebius(n_units, n_relevant, seed, *, pairs=None, triples=None):
+def random_moebius(
+    n_units,
+    n_relevant,
+    seed,
+    *,
+    pairs=None,
+    triples=None,
+    negative=0.2,
+    redundancy=0.9,
+    synergy=1.0,
+    triple=0.8,
+):
     """Main effects, then pairs (half of them redundant, half synergistic) and triples.
 
     A redundant pair's dividend takes away most of the smaller main effect: each says what the
-    other said. Main effects are mostly positive.
+    other said.
+
+    Args:
+        n_units: Units.
+        n_relevant: Those that are in any term.
+        seed: Of everything.
+        pairs: How many; ``None`` = one for two relevant units.
+        triples: How many; ``None`` = one for four relevant units.
+        negative: Share of main effects below 0.
+        redundancy: What a redundant pair takes away, in smaller main effects.
+        synergy: Mean dividend of the other pairs; main effects have a mean size of 1.
+        triple: Standard deviation of the dividends of triples.
     """
     rng = np.random.default_rng(seed)
     relevant = rng.choice(n_units, n_relevant, replace=False)
-    mains = rng.gamma(2.0, 0.5, n_relevant) * np.where(rng.random(n_relevant) < 0.2, -1, 1)
+    mains = rng.gamma(2.0, 0.5, n_relevant) * np.where(rng.random(n_relevant) < negative, -1, 1)
     dividends = {(int(u),): float(m) for u, m in zip(relevant, mains, strict=True)}
 
     def some(size, number):
@@ -140,37 +162,39 @@ def random_moebius(n_units, n_relevant, seed, *, pairs=None, triples=None):
 
     for place, (a, b) in enumerate(some(2, n_relevant // 2 if pairs is None else pairs)):
         if place % 2:
-            dividends[a, b] = float(rng.uniform(0.5, 1.5))
+            dividends[a, b] = float(synergy * rng.uniform(0.5, 1.5))
         else:
             least = min(dividends[a,], dividends[b,], key=abs)
-            dividends[a, b] = -0.9 * least
+            dividends[a, b] = -redundancy * least
     for term in some(3, n_relevant // 4 if triples is None else triples):
-        dividends[term] = float(rng.normal(0, 0.8))
+        dividends[term] = float(rng.normal(0, triple))
     return Moebius(n_units, dividends)
 
 
 @dataclass(frozen=True)
 class Known:
-    """``v(S) = log sigmoid(moebius(S) - 0.6 moebius(all)) + noise(S)``, the same at every asking.
+    """``v(S) = log sigmoid(moebius(S) - offset moebius(all)) + noise(S)``, always the same.
 
     Args:
         inner: What is under the link.
         link: Whether there is one.
         noise: Standard deviation; the full coalition has none.
         seed: Of the noise.
+        offset: What has to be there for an even chance.
     """
 
     inner: Moebius
     link: bool = True
     noise: float = 0.1
     seed: int = 0
+    offset: float = 0.6
 
     def clean(self, rows):
         logit = self.inner(rows)
         if not self.link:
             return logit
         top = self.inner(np.ones((1, self.inner.n_units), dtype=bool))[0]
-        return -np.logaddexp(0.0, 0.6 * top - logit)
+        return -np.logaddexp(0.0, self.offset * top - logit)
 
     def __call__(self, rows):
         return self.clean(rows) + self.noise * np.array([self._draw(row) for row in rows])
@@ -199,6 +223,48 @@ class Known:
         result = np.zeros(n)
         result[relevant] = exact(on_relevant, len(relevant))
         return result
+
+
+def calibrated(n_units, n_relevant, seed, *, link=True, noise=0.1):
+    """A game of the benchmark.
+
+    The strengths and the offset were chosen before any method of ours was looked at, so that
+    estimators that others wrote down reach on these games what they reached in an earlier study,
+    on games of its own with the same description (k of n units, pairs of which half are redundant
+    and half synergistic, triples, log-sigmoid link, noise 0.1). 20 seeds, 100 units, 14 relevant,
+    LDS on 400 fresh halves, here / there:
+
+    ====================  =========  =========  =========  =========  =========
+    calls                        32         64        128        256        512
+    LASSO, alpha 0.01     .64 / .60  .79 / .84  .89 / .89  .94 / .93  .96 / .95
+    RidgeCV               .47 / .46  .65 / .66  .84 / .83  .92 / .91  .95 / .95
+    LassoCV               .66 / .67  .85 / .87  .93 / .94  .95 / .95  .96 / .96
+    LassoCV of pairs                 .79 / .79  .95 / .95  .96 / .96  .96 / .96
+    ====================  =========  =========  =========  =========  =========
+
+    Leave-one-out .63 / .64; exact Banzhaf values .965, where the best there had .96. The root mean
+    square of all differences is .015, the noise of the older table .02. With 1000 units, 16
+    relevant, it is .02 from 128 calls on (leave-one-out .41 / .39; at 64 calls games here are
+    easier by .1); with 20 units, 10 relevant, games here are easier by .02 to .1 at all budgets.
+
+    Args:
+        n_units: Units.
+        n_relevant: Those that do something.
+        seed: Of the game and of its noise.
+        link: Without, the game is on the scale of logits.
+        noise: Standard deviation of the values' noise.
+    """
+    inner = random_moebius(
+        n_units,
+        n_relevant,
+        seed,
+        triples=round(n_relevant / 4),
+        negative=0.5,
+        redundancy=0.8,
+        synergy=0.8,
+        triple=0.65,
+    )
+    return Known(inner, link=link, noise=noise, seed=seed, offset=0.7)
 
 
 def relative_error(estimate, truth):
