@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from pizza.errors import PizzaError as PizzaError
     from pizza.errors import PluginError as PluginError
     from pizza.errors import RetriesExhaustedError as RetriesExhaustedError
+    from pizza.evaluation.result import Evaluation as Evaluation
     from pizza.limits import Budget as Budget
     from pizza.limits import Limits as Limits
     from pizza.limits import Price as Price
     from pizza.limits import RetryPolicy as RetryPolicy
+    from pizza.noise import Noise as Noise
     from pizza.prompt import Message as Message
     from pizza.prompt import Prompt as Prompt
     from pizza.prompt import Unit as Unit
@@ -59,6 +61,8 @@ _HOMES = {
         ),
         "pizza.errors",
     ),
+    "Evaluation": "pizza.evaluation.result",
+    "Noise": "pizza.noise",
     **dict.fromkeys(("Budget", "Limits", "Price", "RetryPolicy"), "pizza.limits"),
     **dict.fromkeys(("Message", "Prompt", "Unit"), "pizza.prompt"),
     **dict.fromkeys(("Outcome", "Session"), "pizza.session"),

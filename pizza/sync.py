@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocking façade, for scripts and notebooks without an event loop of their own."""
+"""The blocking façade, for scripts and notebooks without an event loop of their own.
+
+Functions take the options of the `Session` method of their name, ``budget`` among them, and those
+of `Session` itself. The session's own budget, a hard cap over all that it does, is
+``session_budget``.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ _SESSION_OPTIONS = frozenset(
     (
         "limits",
         "retry",
-        "budget",
+        "session_budget",
         "cache",
         "base_url",
         "api_key",
@@ -81,7 +86,7 @@ def evaluate(attribution: Attribution, *, model: Any = None, **options: Any) -> 
     Args:
         attribution: As for `Session.evaluate`.
         model: As for `Session`; by default the model that the attribution was made with.
-        **options: Options of `Session` and of `Session.evaluate`. ``budget`` is the evaluation's.
+        **options: Options of `Session` and of `Session.evaluate`.
 
     Raises:
         ConfigError: Called from inside a running event loop.
@@ -89,18 +94,19 @@ def evaluate(attribution: Attribution, *, model: Any = None, **options: Any) -> 
     _refuse_running_loop()
     if model is None:
         model = attribution.provenance.get("backend", "embedded")
-    own = {"budget": options.pop("budget")} if "budget" in options else {}
     for_session, rest = _divided(options)
 
     async def run() -> Evaluation:
         async with Session(model, **for_session) as session:
-            return await session.evaluate(attribution, **rest, **own)
+            return await session.evaluate(attribution, **rest)
 
     return asyncio.run(run())
 
 
 def _divided(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     mine = {k: v for k, v in options.items() if k in _SESSION_OPTIONS}
+    if "session_budget" in mine:
+        mine["budget"] = mine.pop("session_budget")
     return mine, {k: v for k, v in options.items() if k not in _SESSION_OPTIONS}
 
 

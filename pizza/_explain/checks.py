@@ -233,8 +233,11 @@ def requests_per_coalition(context: Context) -> int:
 
 def references_needed(context: Context) -> int:
     """Requests about the unperturbed prompt that cannot be done without."""
+    scored = context.scored * (1 + (context.job.target.kind == "contrast"))
+    if context.job.target.kind != "completion":
+        return scored
     written = any(not (p.evidence == "tokens" and context.scored) for p in context.metrics)
-    return 1 + context.scored + (answers_wanted(context) - 1 if written else 0)
+    return 1 + scored + (answers_wanted(context) - 1 if written else 0)
 
 
 def samples(context: Context) -> bool:

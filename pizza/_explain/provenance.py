@@ -10,16 +10,20 @@ from typing import Any
 from pizza import __version__
 from pizza._engine.allowance import Allowance
 from pizza._explain.job import Context
-from pizza.abc import InternalsMethod
+from pizza._explain.replay import recorded
+from pizza.abc import Game, InternalsMethod
 
 
-def provenance(context: Context, details: Mapping[str, Any], started: float) -> dict[str, Any]:
+def provenance(
+    context: Context, details: Mapping[str, Any], started: float, game: Game | None = None
+) -> dict[str, Any]:
     """Plain JSON values.
 
     Args:
         context: The attribution's context.
         details: What the method wants to be known.
         started: Wall-clock time, seconds since the epoch.
+        game: What the method knew, where it chose coalitions.
     """
     job = context.job
     inside = isinstance(job.method.value, InternalsMethod)
@@ -52,6 +56,7 @@ def provenance(context: Context, details: Mapping[str, Any], started: float) -> 
         "tokenizer": context.tokenizer_name,
         "repeats": job.repeats,
         **({"budget": _budget(context.allowance)} if context.allowance else {}),
+        **({"game": recorded(game)} if game else {}),
         **({"work": work} if work else {}),
     }
 

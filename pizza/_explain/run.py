@@ -125,6 +125,7 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
         generation=job.generation,
         account=context.account,
         in_thread=context.in_thread,
+        further=further,
         floor=floor_of(noise, labels),
         allowance=context.allowance,
         price=None if prices is None else prices.of,
@@ -229,7 +230,7 @@ def _result(
         cache_hits=account.cache_hits,
         usage=account.usage,
         cost=account.cost,
-        provenance=provenance(context, scores.details, started),
+        provenance=provenance(context, scores.details, started, ready.game),
         noise=noise,
         warnings=(
             *context.warnings,

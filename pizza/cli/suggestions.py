@@ -68,7 +68,11 @@ def suggestions(
     found.append(("Keep the result as JSON:", ["--output", "attribution.json"]))
     if other := _other_model(order, registry):
         found.insert(1, ("The same question to another model:", ["--model", other]))
-    return [(why, _command(order, added)) for why, added in found[:_MOST]]
+    commands = [(why, _command(order, added)) for why, added in found]
+    if order.output is not None and order.base_url is None and not order.backend_options:
+        said = "How faithful the scores are, on fresh calls:"
+        commands.insert(0, (said, shlex.join([*_program(), "evaluate", str(order.output)])))
+    return commands[:_MOST]
 
 
 def _named(order: Order, part: str) -> bool:

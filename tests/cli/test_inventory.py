@@ -35,7 +35,10 @@ def test_plugins_as_json(pizza_command):
     parts = {(part["kind"], part["name"]): part for p in plugins.values() for part in p["parts"]}
     assert parts["backend", "openai"]["needs"] == ["openai"]
     assert parts["metric", "logprob-diff"]["requires"] == ["logprobs"]
-    assert [name for name, part in parts.items() if not part["loads"]] == []
+    # What does not load lacks a package, and says which command brings it.
+    unloaded = [part for part in parts.values() if not part["loads"]]
+    assert all(part["missing"] and "pip install" in part["install"] for part in unloaded)
+    assert {part["name"] for part in unloaded} <= {"proxy-spex"}
 
 
 def test_plugins_for_people(pizza_command):

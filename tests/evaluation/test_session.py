@@ -271,7 +271,7 @@ async def test_a_budget_that_is_too_small_is_refused_before_anything_is_sent(whe
     with pytest.raises(BudgetTooSmallError, match="at least") as caught:
         await evaluated(first, game, **options)
     assert game.requests == []
-    assert caught.value.allowed == 9 - 2
+    assert caught.value.allowed == 9 - 1
 
 
 @pytest.mark.parametrize("budget", [40, "700 tokens"])
