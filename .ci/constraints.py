@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 GROUPS = ("test", "bench", "lint", "torch", "peers", "ci")
 PACKAGES = (
-    ".[pandas]",
+    ".[pandas,shapiq]",
     "./plugins/pizza-openai",
     "./plugins/pizza-embedded[serve]",
     "./plugins/pizza-local",

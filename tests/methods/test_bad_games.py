@@ -32,7 +32,10 @@ SCALED = [name for name in EVERYWHERE if name != "reagent"]
 
 
 def all_of_them(names):
-    return pytest.mark.parametrize("name", names)
+    marked = {"proxy-spex": pytest.mark.peers}
+    return pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=marked[n]) if n in marked else n for n in names]
+    )
 
 
 def run(name, value, n, max_calls=None, **options):

@@ -58,6 +58,7 @@ def test_with_all_coalitions_it_is_the_definition(n):
     assert pairs_of(scores) == pytest.approx(pairs, abs=1e-5)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("n", [3, 6, 9])
 def test_it_is_shapiqs_exact_index(n):
     shapiq = pytest.importorskip("shapiq")
@@ -71,6 +72,7 @@ def test_it_is_shapiqs_exact_index(n):
     assert pairs_of(scores) == pytest.approx(expected, abs=3e-9)
 
 
+@pytest.mark.peers
 def test_from_samples_it_is_shapiqs_regression_on_the_same_coalitions():
     base = pytest.importorskip("shapiq.approximator.regression.base")
     n = 8

@@ -52,6 +52,7 @@ def test_the_fit_is_scikit_learns_weighted_regression_on_the_same_coalitions(dra
     np.testing.assert_allclose(scores, expected, atol=1e-10)
 
 
+@pytest.mark.peers
 def test_the_fit_is_shapiqs_on_the_same_coalitions(drawn):
     base = pytest.importorskip("shapiq.approximator.regression.base")
     value, asked, weights, scores = drawn
@@ -61,6 +62,7 @@ def test_the_fit_is_shapiqs_on_the_same_coalitions(drawn):
     np.testing.assert_allclose(scores, theirs[1:], atol=1e-5)
 
 
+@pytest.mark.peers
 def test_shapiq_agrees_when_all_coalitions_are_known():
     shapiq = pytest.importorskip("shapiq")
     value = Known(random_moebius(7, 6, 2))

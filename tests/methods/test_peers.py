@@ -19,6 +19,8 @@ from pizza.methods.regression_msr import RegressionMsr
 from pizza.methods.shapley import Shapley
 from pizza.methods.svarm import Svarm
 
+pytestmark = pytest.mark.peers
+
 
 @pytest.fixture(name="shapiq")
 def _shapiq():

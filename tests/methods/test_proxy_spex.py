@@ -19,6 +19,8 @@ from support.games_known import (
 from pizza.errors import BudgetTooSmallError, ConfigError
 from pizza.methods.proxy_spex import ProxySpex, banzhaf_interactions
 
+pytestmark = pytest.mark.peers
+
 GAME = Moebius(
     20, {(2,): 3.0, (5,): -2.0, (7,): 1.5, (2, 5): 2.0, (7, 9): -1.5, (3, 7, 11): 4.0, (0,): 1.0}
 )

@@ -112,6 +112,7 @@ def test_dummies_are_dummies_however_many_there_are():
     )
 
 
+@pytest.mark.peers
 def test_shapiq_computes_the_same():
     shapiq = pytest.importorskip("shapiq")
     value = some_game(7)

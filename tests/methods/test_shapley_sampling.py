@@ -115,6 +115,7 @@ def test_gains_that_are_not_defined_are_left_out():
     assert scores.details["undefined_gains"] == 2 * scores.details["orders"]
 
 
+@pytest.mark.peers
 def test_shapiq_estimates_the_same_value():
     shapiq = pytest.importorskip("shapiq")
     table = np.random.default_rng(2).normal(size=2**6)
