@@ -19,7 +19,7 @@ import numpy as np
 from pizza.abc import Game
 
 
-def make_game(n_units, n_columns=1, *, seed=0, max_calls=None, groups=None):
+def make_game(n_units, n_columns=1, *, seed=0, max_calls=None, groups=None, **more):
     return Game(
         n_units=n_units,
         n_columns=n_columns,
@@ -27,6 +27,7 @@ def make_game(n_units, n_columns=1, *, seed=0, max_calls=None, groups=None):
         lengths=np.ones(n_units, dtype=np.int64),
         seed=seed,
         max_calls=max_calls,
+        **more,
     )
 
 
@@ -56,7 +57,11 @@ def play(method, value, n_units, **options):
                 scores.standard_errors is None
                 or scores.standard_errors.shape == scores.values.shape
             )
-            assert game.max_calls is None or len(asked) <= game.max_calls
+            if game.tariff is not None:
+                spent = game.tariff.of(np.array(list(asked.values()), dtype=bool)).sum()
+                assert spent <= game.tariff.limit * (1 + 1e-9)
+            else:
+                assert game.max_calls is None or len(asked) <= game.max_calls
             return scores, np.array(list(asked.values()), dtype=bool).reshape(-1, n_units)
         assert rows.dtype == bool
         assert rows.shape[1] == n_units
