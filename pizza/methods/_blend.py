@@ -5,7 +5,7 @@ LASSO and the spike-and-slab fit are best where few units matter, ridge and agai
 many do. Which of them is best cannot be told from few rows: to pick the winner of a
 cross-validation costs more than the average does. So the fits are stacked (Wolpert 1992; Breiman
 1996): shares that are not negative and sum to one minimise the error of the predictions of rows
-left out, drawn towards fixed shares by as much as those errors cannot tell.
+left out, drawn towards equal shares by as much as those errors cannot tell.
 """
 
 from __future__ import annotations
@@ -33,11 +33,8 @@ from pizza.methods._spike_slab import left_out, spike_slab
 Floats = NDArray[np.float64]
 Part = Literal["lasso", "ridge", "spike-slab"]
 
-PRIOR: Mapping[Part, float] = {"lasso": 0.4, "ridge": 0.2, "spike-slab": 0.4}
-"""Shares before any row was predicted."""
-
 _TRUST = 0.2
-"""Standard deviation of the shares around `PRIOR` before any row was predicted."""
+"""Standard deviation of the shares around equal ones before any row was predicted."""
 
 _MANY = 512
 _ALL_BUT = 0.5
@@ -157,16 +154,15 @@ def _choose(
         # With many rows and a good fit the decomposition costs more than it gives.
         penalties["ridge"], predicted["ridge"] = choose_ridge(x, y, None, intercept)
         table = np.column_stack(list(predicted.values()))
-    prior = np.array([PRIOR[part] for part in predicted])
-    shares = stack(table, y, prior / prior.sum())
+    shares = stack(table, y)
     held_out = table @ shares
     r2 = 1.0 - float(((y - held_out) ** 2).mean()) / spread**2
     found = {part: float(a) for part, a in zip(predicted, shares, strict=True) if a > 0}
     return found, penalties, r2, held_out
 
 
-def stack(predicted: Floats, y: Floats, prior: Floats) -> Floats:
-    """The shares ``a >= 0`` with sum 1 that minimise ``|y - P a|^2 + s^2 |a - prior|^2 / 0.2^2``.
+def stack(predicted: Floats, y: Floats) -> Floats:
+    """The shares ``a >= 0`` with sum 1 that minimise ``|y - P a|^2 + s^2 |a - 1/k|^2 / 0.2^2``.
 
     ``s^2`` is the mean square error of the best column of P. There are few columns, so every set
     of those that are not zero is tried.
@@ -174,13 +170,13 @@ def stack(predicted: Floats, y: Floats, prior: Floats) -> Floats:
     Args:
         predicted: ``(m, k)``, P.
         y: ``(m,)``.
-        prior: ``(k,)``, sums to 1.
     """
     k = predicted.shape[1]
     weight = np.sqrt(mean_square(y[:, None] - predicted, None).min()) / _TRUST
     p = np.vstack([predicted, weight * np.eye(k)])
-    target = np.concatenate([y, weight * prior])
-    best, least = prior, np.inf
+    equal = np.full(k, 1.0 / k)
+    target = np.concatenate([y, weight * equal])
+    best, least = equal, np.inf
     for size in range(1, k + 1):
         for chosen in combinations(range(k), size):
             first, *others = chosen

@@ -31,6 +31,10 @@ _FOUND = 0.5
 """R2 on rows left out from which complements say more than further random halves."""
 
 _CALLS_PER_FOUND = 7
+
+_ENOUGH = 40
+"""Rows from which their R2 can be trusted with the other half of the budget."""
+
 _TOP = 5
 
 
@@ -115,7 +119,9 @@ class Waves:
         as the units that matter have been found and are few, however many units there are.
         """
         found = self._fit
-        if self._seen.paired or found is None or not found.cv_r2 > _FOUND:
+        if self._seen.paired or found is None or self.spent < _ENOUGH:
+            return False
+        if not found.cv_r2 > _FOUND:
             return False
         return 2 * self.spent >= _CALLS_PER_FOUND * relevant(found.weights[0])
 

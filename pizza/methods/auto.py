@@ -40,8 +40,8 @@ class Auto(Estimator):
 
     * ``2^n - 1`` calls or more: every coalition, exact scores.
     * Below 1.5 calls per unit: random halves ("Banzhaf-type weights"). When the fit has an R2
-      above 0.5 on left-out calls at half of the budget, and the budget is 7 calls per unit that it
-      found relevant, the other half goes to the complements of the first.
+      above 0.5 on left-out calls at half of the budget, these are 40 or more, and the budget is 7
+      calls per unit that it found relevant, the other half goes to the complements of the first.
     * From there on: random halves with their complements; the odd part is fitted, in which pair
       interactions have cancelled.
     * ``index="shapley"`` from 2.5 calls per unit: 'odd-shap' (where it has no answer,

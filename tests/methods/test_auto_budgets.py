@@ -107,7 +107,7 @@ def test_precision_is_not_sought_below_the_noise_of_one_answer():
 
 def test_intervals_hold_the_noise_of_the_answers():
     inside, widths = [], []
-    for seed in range(12):
+    for seed in range(8):
         for noise in (0.05, 0.8):
             game = calibrated(30, 6, seed, noise=noise)
             scores, _ = play(Auto(early_stop=False), game, 30, max_calls=240, seed=seed)
@@ -117,7 +117,7 @@ def test_intervals_hold_the_noise_of_the_answers():
             widths.append((noise, half.mean()))
             if noise == 0.8:
                 inside.append(np.abs(scores.values[0] - game.banzhaf()) < half)
-    assert len(inside) >= 6
+    assert len(inside) >= 5
     assert 0.85 <= np.mean(inside) <= 0.95
     narrow, wide = (np.mean([w for s, w in widths if s == noise]) for noise in (0.05, 0.8))
     assert wide > 3 * narrow
@@ -125,7 +125,7 @@ def test_intervals_hold_the_noise_of_the_answers():
 
 def test_it_says_when_the_budget_is_too_small_and_not_when_it_is_not():
     said = {"dense": 0, "sparse": 0, "noise": 0}
-    for seed in range(10):
+    for seed in range(5):
         for name, game, calls in (
             ("dense", calibrated(200, 160, seed, link=False, noise=0.3), 24),
             ("sparse", calibrated(100, 14, seed), 128),
@@ -138,6 +138,6 @@ def test_it_says_when_the_budget_is_too_small_and_not_when_it_is_not():
             else:
                 scores, _ = play(Auto(), game, game.inner.n_units, max_calls=calls, seed=seed)
             said[name] += any("coarsen to sentences" in text for text in scores.warnings)
-    assert said["dense"] >= 8
-    assert said["noise"] >= 8
+    assert said["dense"] >= 4
+    assert said["noise"] >= 4
     assert said["sparse"] == 0

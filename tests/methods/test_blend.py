@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LassoCV, RidgeCV
 
-from pizza.methods._blend import PRIOR, blend, extend, stack
+from pizza.methods._blend import blend, extend, stack
 from pizza.methods._draws import Draws
 from pizza.methods._spike_slab import left_out
 
@@ -77,21 +77,21 @@ def test_shares_are_those_of_a_general_optimiser(seed):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=20)
     predicted = y[:, None] + rng.normal(size=(20, 3)) * rng.uniform(0.2, 2.0, size=3)
-    prior = np.array([0.4, 0.2, 0.4])
+    equal = np.full(3, 1 / 3)
     least = ((predicted - y[:, None]) ** 2).mean(axis=0).min()
 
     def loss(a):
-        return ((y - predicted @ a) ** 2).sum() + least / 0.2**2 * ((a - prior) ** 2).sum()
+        return ((y - predicted @ a) ** 2).sum() + least / 0.2**2 * ((a - equal) ** 2).sum()
 
     theirs = minimize(
         loss,
-        prior,
+        equal,
         bounds=[(0, 1)] * 3,
         constraints={"type": "eq", "fun": lambda a: a.sum() - 1},
         method="SLSQP",
         options={"ftol": 1e-12},
     )
-    ours = stack(predicted, y, prior)
+    ours = stack(predicted, y)
     assert loss(ours) <= theirs.fun * (1 + 1e-6)
     assert ours.sum() == pytest.approx(1.0)
     assert (ours >= 0).all()
@@ -99,14 +99,12 @@ def test_shares_are_those_of_a_general_optimiser(seed):
 
 def test_a_fit_that_predicts_exactly_is_the_whole_blend():
     y = np.arange(10.0)
-    shares = stack(np.column_stack([y, y + 1.0, -y]), y, np.array([0.4, 0.2, 0.4]))
+    shares = stack(np.column_stack([y, y + 1.0, -y]), y)
     np.testing.assert_allclose(shares, [1.0, 0.0, 0.0], atol=1e-12)
 
 
-def test_without_evidence_the_shares_are_the_prior():
-    prior = np.array(list(PRIOR.values()))
-    same = np.ones((5, 3))
-    np.testing.assert_allclose(stack(same, np.zeros(5), prior), prior, atol=1e-12)
+def test_without_evidence_the_shares_are_equal():
+    np.testing.assert_allclose(stack(np.ones((5, 3)), np.zeros(5)), [1 / 3] * 3, atol=1e-12)
 
 
 def test_held_out_predictions_do_not_know_their_row():
