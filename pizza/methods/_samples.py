@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,17 @@ def affordable(tariff: Tariff | None, rows: NDArray[np.bool_], spent: float = 0.
     # Sums of prices are not exact; a limit that they reach is not exceeded.
     left = (tariff.limit - spent) * (1 + 1e-12)
     return int(np.searchsorted(np.cumsum(tariff.of(rows)), left, side="right"))
+
+
+def bill(tariff: Tariff | None, spent: float) -> dict[str, Any]:
+    """The detail ``cost``: what coalitions cost and what is left, where there is a tariff."""
+    if tariff is None:
+        return {}
+    left = {"limit": tariff.limit, "spent": spent, "unspent": tariff.limit - spent}
+    return {
+        "cost": {"currency": tariff.currency}
+        | {name: round(float(amount), 9) for name, amount in left.items()}
+    }
 
 
 def paired_calls(n_units: int, samples: int | None, *, fewest: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from pizza.methods._draws import Draws
 from pizza.methods._halves_fit import Z90, Halves, noise_of
 from pizza.methods._intervals import relevant
 from pizza.methods._regression import plain
-from pizza.methods._samples import affordable
+from pizza.methods._samples import affordable, bill
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -68,16 +68,8 @@ class Waves:
 
     def unspent(self, budget: int) -> dict[str, Any]:
         """What is left of the budget: in calls, and in its currency where it has one."""
-        tariff = self._game.tariff
         left: dict[str, Any] = {"unspent": max(0, budget - self.spent)}
-        if tariff is not None:
-            left["cost"] = {
-                "currency": tariff.currency,
-                "limit": tariff.limit,
-                "spent": round(self._cost, 9),
-                "unspent": round(tariff.limit - self._cost, 9),
-            }
-        return left
+        return left | bill(self._game.tariff, self._cost)
 
     def draw(self, until: int) -> Bools:
         """The coalitions that are missing to ``until`` of them; complements come second.

@@ -16,7 +16,7 @@ from pizza.methods import _given
 from pizza.methods._draws import FEWEST, calls_of_halves
 from pizza.methods._halves_fit import Halves, noise_of
 from pizza.methods._quality import warned
-from pizza.methods._samples import check_samples, coalitions_to_spend
+from pizza.methods._samples import bill, check_samples, coalitions_to_spend
 from pizza.methods._subsets import every
 from pizza.methods._waves import Waves
 from pizza.methods.banzhaf import Banzhaf
@@ -152,14 +152,10 @@ class Auto(Estimator):
         if complete:
             return _enumerated(game, rows, values, self.index)
         first, second = _complements(rows)
-        noise = noise_of(game)
+        given = Halves(rows=rows, values=values, noise=noise_of(game))
         if 2 * len(first) >= max(_NEARLY_ALL * len(rows), FEWEST):
-            given = Halves(
-                rows=rows[first], values=values[first], opposite=values[second], noise=noise
-            )
-        else:
-            given = Halves(rows=rows, values=values, noise=noise)
-        return self._told(given.scores(None), {"unspent": 0})
+            given = replace(given, rows=rows[first], values=values[first], opposite=values[second])
+        return self._told(given.scores(None), {"unspent": 0, "unpaired": len(rows) - given.spent})
 
     def _told(self, scores: Scores, more: dict[str, Any]) -> Scores:
         details = {**scores.details, **more}
@@ -184,6 +180,7 @@ def _enumerated(game: Game, rows: Bools, values: Floats, index: Index) -> Scores
     }
     chosen = exact[index]
     details: dict[str, Any] = {
+        **_known_of(game, rows),
         "index": index,
         "design": "all coalitions",
         "estimator": "enumeration",
@@ -194,6 +191,16 @@ def _enumerated(game: Game, rows: Bools, values: Floats, index: Index) -> Scores
         "interactions": mains_and_pairs(rows, values[:, :1], complete=True).listed()[:10],
     }
     return Scores(values=chosen.values, standard_errors=chosen.standard_errors, details=details)
+
+
+def _known_of(game: Game, rows: Bools) -> dict[str, Any]:
+    """The noise and the cost of the calls, where they are known."""
+    noise = noise_of(game)
+    found: dict[str, Any] = {"noise": noise} if noise else {}
+    if game.tariff is not None:
+        paid = rows[~rows.all(axis=1)]
+        found |= bill(game.tariff, float(game.tariff.of(paid).sum()))
+    return found
 
 
 def _listed(row: Floats) -> list[float | None]:
@@ -208,6 +215,7 @@ def _shapley(game: Game, rows: Bools, values: Floats, budget: int) -> Scores:
     details = {
         **sparse.details,
         **odd.details,
+        **_known_of(game, rows),
         "index": "shapley",
         "design": "complement pairs of uniform sizes",
         "estimator": "odd-shap",

@@ -38,7 +38,7 @@ def test_a_budget_in_tokens_buys_half_coalitions_and_is_kept(method, calls, seed
         assert scores.details["cost"]["currency"] == "tokens"
 
 
-@pytest.mark.parametrize("limit", [2500.0, 4000.0])
+@pytest.mark.parametrize("limit", [3500.0, 6000.0])
 def test_complements_that_follow_are_paid_for_or_left_out(limit):
     weights = np.zeros(200)
     weights[[5, 50, 150]] = 3.0, -2.0, 2.0
@@ -62,6 +62,7 @@ def test_all_coalitions_are_taken_when_the_limit_pays_for_them(index):
     price = replace(price, limit=63 * (price.call + price.units.sum() / 2))
     scores, asked = play(Auto(index=index), game, 6, max_calls=price.calls(1.0), tariff=price)
     assert len(asked) == 63
+    assert scores.details["cost"]["spent"] == pytest.approx(price.of(asked).sum())
     np.testing.assert_allclose(scores.values[0], np.arange(6.0), atol=1e-12)
 
 
@@ -72,6 +73,7 @@ def test_shapley_pairs_are_bought_as_half_coalitions_too():
     scores, asked = play(Auto(index="shapley"), game, 30, max_calls=price.calls(1.0), tariff=price)
     assert scores.details["estimator"] == "odd-shap"
     assert len(asked) > 150
+    assert scores.details["cost"]["spent"] == pytest.approx(price.of(asked).sum())
     assert price.of(asked).sum() <= price.limit
 
 

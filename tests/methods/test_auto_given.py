@@ -39,9 +39,11 @@ def test_a_few_coalitions_without_complement_do_not_undo_the_pairs():
     scores = Auto().estimate(make_game(40), rows, game(rows)[:, None])
     assert scores.details["design"] == "complement pairs"
     assert scores.details["samples"] == 114
+    assert scores.details["unpaired"] == 3
     halved = Auto().estimate(make_game(40), rows[:80], game(rows[:80])[:, None])
     assert halved.details["design"] == "random halves"
     assert halved.details["samples"] == 80
+    assert halved.details["unpaired"] == 0
 
 
 def test_all_coalitions_are_enumerated_whoever_chose_them():
