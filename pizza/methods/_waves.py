@@ -149,8 +149,10 @@ class Waves:
             return True
         if not abs(now.cv_r2 - before.cv_r2) < _STABLE:
             return False
+        # Units that are as good as zero change places for ever.
+        top = min(_TOP, relevant(now.weights[0]))
         strongest, earlier = (
-            np.argsort(-np.abs(f.weights[0]), kind="stable")[:_TOP] for f in (now, before)
+            np.argsort(-np.abs(f.weights[0]), kind="stable")[:top] for f in (now, before)
         )
         if not np.array_equal(strongest, earlier):
             return False
@@ -159,7 +161,7 @@ class Waves:
         estimates, errors, _ = self._seen.estimates(now, slice(0, 1))
         if errors is None:
             return False
-        widest = Z90 * errors[0, strongest].max()
+        widest = Z90 * errors[0, strongest].max(initial=0.0)
         # What is known better than one answer of the model repeats itself is known well enough.
         wanted = max(tolerance * np.abs(estimates[0]).max(), self._seen.noise)
         return bool(widest < wanted)

@@ -52,10 +52,10 @@ class Auto(Estimator):
     left-out calls (`_blend`; ``details["shares"]``).
 
     Halves are asked for in waves of a quarter of the budget. It stops early when the R2 on
-    left-out calls changed by less than 0.01, the five strongest units are the same in the same
-    order, and their 90 % intervals are within ``tolerance`` of the strongest score or within the
-    noise of one answer (or R2 is above 0.98 of what that noise allows). What was not spent stays
-    unspent.
+    left-out calls changed by less than 0.01, the strongest units (five, or fewer where fewer
+    carry 95 % of the squared weights) are the same in the same order, and their 90 % intervals are
+    within ``tolerance`` of the strongest score or within the noise of one answer (or R2 is above
+    0.98 of what that noise allows). What was not spent stays unspent.
 
     Where the budget is counted in tokens or dollars, calls are counted as coalitions of half of the
     units, and are fewer when those that were drawn cost more: the limit is kept

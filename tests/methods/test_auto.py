@@ -235,3 +235,9 @@ def test_once_the_relevant_units_are_found_the_rest_goes_to_complements():
     assert len(asked) == 120
     np.testing.assert_array_equal(asked[60:], ~asked[:60])
     np.testing.assert_allclose(scores.values[0], weights, atol=0.1)
+
+
+def test_units_that_are_as_good_as_zero_do_not_keep_it_from_stopping():
+    scores, asked = play(Auto(), lambda rows: 3.0 * rows[:, 3], 40, max_calls=400)
+    assert len(asked) == 200  # two of four waves
+    np.testing.assert_allclose(scores.values[0], 3.0 * (np.arange(40) == 3), atol=1e-3)
