@@ -2,31 +2,11 @@
 """The embedded model knows which words its answers depend on: attribution must find them."""
 
 import pytest
-from pizza_embedded.world import heldout
+from support.ground_truth import causal_first, copies_found, correct_examples, overlaps
 
 import pizza
 
 N_PROMPTS = 200
-
-
-def overlaps(unit, spans):
-    return any(unit.start < end and start < unit.end for start, end in spans)
-
-
-async def correct_examples(session, n):
-    """The first ``n`` different held-out prompts answered correctly, and the share that is."""
-    found, asked = [], 0
-    # The generator may draw one prompt twice; each counts once.
-    for example in {e.text: e for e in heldout(2 * n, seed=11)}.values():
-        asked += 1
-        request = pizza.Request(
-            prompt=pizza.Prompt.of(example.text), generation=pizza.Generation(max_tokens=12)
-        )
-        if (await session.submit(request)).text.strip() == example.answer:
-            found.append(example)
-        if len(found) == n:
-            break
-    return found, len(found) / asked
 
 
 @pytest.mark.parametrize("perturbation", ["delete", "fixed:text=...", "fixed:text="])
@@ -34,20 +14,19 @@ async def test_leave_one_out_puts_a_causal_word_first(perturbation):
     async with pizza.Session("embedded") as session:
         examples, exact = await correct_examples(session, N_PROMPTS)
         assert len({e.text for e in examples}) == N_PROMPTS
-        causal_first = value_in_three = 0
+        first = value_in_three = 0
         by_prompt = {e.text: e for e in examples}
         async with session.attribute_many(by_prompt, perturbation=perturbation) as outcomes:
             async for outcome in outcomes:
                 assert outcome.error is None
                 example = by_prompt[outcome.prompt]
                 ranked = [unit for unit, _ in outcome.attribution.top(3)]
-                causal = (*example.value_spans, *example.key_spans)
-                causal_first += overlaps(ranked[0], causal)
+                first += causal_first(example, outcome.attribution)
                 value_in_three += any(overlaps(unit, example.value_spans) for unit in ranked)
-    figures = f"exact {exact:.3f}, causal first {causal_first}, value in three {value_in_three}"
+    figures = f"exact {exact:.3f}, causal first {first}, value in three {value_in_three}"
     print(perturbation, figures)
     assert exact >= 0.95, figures
-    assert causal_first >= 0.98 * N_PROMPTS, figures
+    assert first >= 0.98 * N_PROMPTS, figures
     assert value_in_three >= 0.95 * N_PROMPTS, figures
 
 
@@ -67,3 +46,51 @@ async def test_the_other_methods_point_at_the_evidence_too(method):
         result = await session.attribute(README_PROMPT, method=method)
     evidence = {"Bob", "5", "green", "pears.", "many", "pears", "have?"}
     assert {unit.text for unit, _ in result.top(3)} & evidence
+
+
+async def counted(session, examples, found, **options):
+    """In how many of the examples an attribution finds what is there, and calls per example."""
+    by_prompt = {e.text: e for e in examples}
+    hits, calls = set(), 0
+    async with session.attribute_many(by_prompt, **options) as outcomes:
+        async for outcome in outcomes:
+            assert outcome.error is None
+            calls += len(outcome.attribution.evaluations)
+            if found(by_prompt[outcome.prompt], outcome.attribution):
+                hits.add(outcome.prompt)
+    return hits, calls / len(by_prompt)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_64_calls_put_a_causal_word_first_as_often_as_leave_one_out():
+    async with pizza.Session("embedded") as session:
+        examples, _ = await correct_examples(session, N_PROMPTS)
+        alone, all_calls = await counted(session, examples, causal_first)
+        budgeted, calls = await counted(session, examples, causal_first, budget=64)
+    figures = (
+        f"leave-one-out {len(alone)} ({all_calls:.0f} calls each), "
+        f"budget of 64 {len(budgeted)} ({calls:.0f}) of {N_PROMPTS}"
+    )
+    print(figures)
+    assert calls <= 64
+    assert len(budgeted) >= len(alone), figures
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_evidence_that_stands_twice_is_found_where_leave_one_out_fails():
+    async with pizza.Session("embedded") as session:
+        examples, _ = await correct_examples(session, N_PROMPTS // 2, redundant=True)
+        alone, _ = await counted(session, examples, copies_found)
+        budgeted, _ = await counted(session, examples, copies_found, budget=64)
+    failed = {e.text for e in examples} - alone
+    figures = (
+        f"both copies among the first four: leave-one-out {len(alone)}, budget of "
+        f"64 {len(budgeted)} of {len(examples)}; of the {len(failed)} where leave-one-out fails "
+        f"{len(budgeted - alone)}"
+    )
+    print(figures)
+    assert len(failed) > len(examples) / 4, figures
+    assert len(budgeted) >= 0.8 * len(examples), figures
+    assert len(budgeted - alone) >= 0.8 * len(failed), figures
