@@ -122,3 +122,19 @@ def test_it_says_what_it_accepts_and_needs():
         MultiLevel(keep=0)
     with pytest.raises(BudgetTooSmallError, match="multi-level needs 8 calls"):
         play(MultiLevel(), lambda rows: rows[:, 0], 20, max_calls=7)
+
+
+def test_tokens_are_scored_alike_and_do_not_change_the_whole():
+    weights = np.zeros(60)
+    weights[[7, 8, 31]] = 2.0, -1.0, 3.0
+
+    def value(rows):
+        sums = rows @ weights
+        return np.column_stack([sums, 2 * sums, np.where(rows[:, 0], np.nan, sums)])
+
+    alone, asked = play(MultiLevel(), lambda rows: rows @ weights, 60, max_calls=80)
+    scores, same = play(MultiLevel(), value, 60, max_calls=80)
+    np.testing.assert_array_equal(asked, same)
+    np.testing.assert_allclose(scores.values[0], alone.values[0], atol=1e-9)
+    np.testing.assert_allclose(scores.values[1], 2 * scores.values[0], atol=1e-6)
+    np.testing.assert_allclose(scores.values[2, 31], 3.0, atol=0.5)
