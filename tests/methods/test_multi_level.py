@@ -130,7 +130,7 @@ def test_tokens_are_scored_alike_and_do_not_change_the_whole():
 
     def value(rows):
         sums = rows @ weights
-        return np.column_stack([sums, 2 * sums, np.where(rows[:, 0], np.nan, sums)])
+        return np.column_stack([sums, 2 * sums, np.where(rows[:, 0], sums, np.nan)])
 
     alone, asked = play(MultiLevel(), lambda rows: rows @ weights, 60, max_calls=80)
     scores, same = play(MultiLevel(), value, 60, max_calls=80)
