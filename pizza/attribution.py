@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import NormalDist
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pizza._certainty import holm, quantile
 from pizza._jsonable import array, numbers, plain
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
@@ -44,6 +44,17 @@ _WITHOUT_EVIDENCE = (
 )
 # A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
 MAX_FILE_BYTES = 1 << 30
+_DAMAGED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    ConfigError,
+)
+"""What reading damaged or hostile data ends in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -202,7 +213,7 @@ class Attribution:
         Raises:
             ConfigError: The level is not between 0 and 1.
         """
-        z = _quantile(level)
+        z = quantile(level)
         errors = self.standard_errors
         half = np.full(self.scores.shape, np.nan) if errors is None else z * errors
         return np.stack([self.scores - half, self.scores + half])
@@ -218,9 +229,9 @@ class Attribution:
         """
         errors = self.standard_errors
         if errors is None:
-            _quantile(level)
+            quantile(level)
             return np.zeros(len(self.units), dtype=bool)
-        return _holm(self.unit_scores, errors[0], level)
+        return holm(self.unit_scores, errors[0], level)
 
     def differ(self, level: float = 0.9) -> NDArray[np.bool_]:
         """Which pairs of units have different whole-output scores, ``(n_units, n_units)``.
@@ -234,11 +245,11 @@ class Attribution:
         n, errors = len(self.units), self.standard_errors
         result = np.zeros((n, n), dtype=bool)
         if errors is None:
-            _quantile(level)
+            quantile(level)
             return result
         first, second = np.triu_indices(n, 1)
         gaps = self.unit_scores[first] - self.unit_scores[second]
-        result[first, second] = _holm(gaps, np.hypot(errors[0, first], errors[0, second]), level)
+        result[first, second] = holm(gaps, np.hypot(errors[0, first], errors[0, second]), level)
         return result | result.T
 
     # --- asking it something else ---------------------------------------------------------------
@@ -418,43 +429,6 @@ class Attribution:
         except (ValueError, RecursionError) as error:
             raise ResultFormatError(f"{source} is not a JSON file: {error}.") from error
         return cls.from_dict(data)
-
-
-def _quantile(level: float) -> float:
-    """How many standard errors a two-sided interval of that level reaches."""
-    if not 0 < level < 1:
-        raise ConfigError(f"the level of an interval is between 0 and 1, not {level!r}.")
-    return NormalDist().inv_cdf((1 + level) / 2)
-
-
-def _holm(
-    values: NDArray[np.float64], errors: NDArray[np.float64], level: float
-) -> NDArray[np.bool_]:
-    """Which values are not 0, so that no such statement is wrong with probability ``level``."""
-    _quantile(level)
-    known = np.flatnonzero(np.isfinite(values) & np.isfinite(errors))
-    result = np.zeros(len(values), dtype=bool)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(values[known] == 0, 0.0, np.abs(values[known]) / errors[known])
-    order = np.argsort(-z, kind="stable")
-    for rank, place in enumerate(order):
-        if z[place] <= NormalDist().inv_cdf(1 - (1 - level) / (2 * (len(known) - rank))):
-            break
-        result[known[place]] = True
-    return result
-
-
-_DAMAGED = (
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    ConfigError,
-)
-"""What reading damaged or hostile data ends in."""
 
 
 def _decoded(data: Mapping[str, Any], *, old: bool) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
+from pizza._engine.asking import Account, Progress
 from pizza._engine.clock import Clock, SystemClock
-from pizza._engine.measure import Account, Progress
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
 from pizza._explain import USUAL_METRICS, Job, Meter, explain

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pizza import coalition
-from pizza._engine.measure import Progress
+from pizza._engine.asking import Progress
 from pizza._explain.job import Job
 from pizza._explain.recorded import Recorded, recorded_metric, recorded_perturbation
 from pizza._parts import Part, resolve, resolve_units

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pizza._engine.allowance import Allowance
-from pizza._engine.measure import Account, Progress
+from pizza._engine.asking import Account, Progress
 from pizza._explain.work import Meter, Reading
 from pizza._parts import Part
 from pizza._plugins import Registry

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from pizza._engine.allowance import Allowance
-from pizza._engine.measure import Question
+from pizza._engine.asking import Question
 from pizza._explain.checks import requests_per_coalition
 from pizza._explain.job import Context
 from pizza.abc import Tariff

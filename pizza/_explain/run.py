@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pizza._engine.measure import Measurement, Question, drive
+from pizza._engine.asking import Question
+from pizza._engine.driving import drive
+from pizza._engine.measure import Measurement
 from pizza._explain.checks import (
     calls_left,
     check_budget,
