@@ -42,6 +42,8 @@ _WITHOUT_EVIDENCE = (
     "saved by an older pizza (schema version 1), which kept no answers: what is not in the file "
     "(other metrics, spans, contrasts) needs a new run."
 )
+MAX_COMPARED = 2000
+"""Units up to which all are compared with all: the table has a place for each pair."""
 # A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
 MAX_FILE_BYTES = 1 << 30
 _DAMAGED = (
@@ -233,19 +235,39 @@ class Attribution:
             return np.zeros(len(self.units), dtype=bool)
         return holm(self.unit_scores, errors[0], level)
 
-    def differ(self, level: float = 0.9) -> NDArray[np.bool_]:
-        """Which pairs of units have different whole-output scores, ``(n_units, n_units)``.
+    def differ(self, level: float = 0.9, *, unit: int | None = None) -> NDArray[np.bool_]:
+        """Which pairs of units have different whole-output scores.
 
-        As `differs_from_zero`, over all pairs. The two errors are taken as independent, which
-        those of random coalitions nearly are.
+        As `differs_from_zero`, over all pairs that are compared. The two errors are taken as
+        independent, which those of random coalitions nearly are.
+
+        Args:
+            level: Probability with which no such statement is wrong.
+            unit: Compare this unit with the others, and not all with all.
+
+        Returns:
+            ``(n_units, n_units)``, or ``(n_units,)`` for one unit.
 
         Raises:
-            ConfigError: The level is not between 0 and 1.
+            ConfigError: The level is not between 0 and 1, there is no such unit, or there are too
+                many units to compare all with all.
         """
+        quantile(level)
         n, errors = len(self.units), self.standard_errors
-        result = np.zeros((n, n), dtype=bool)
+        if unit is not None and not 0 <= unit < n:
+            raise ConfigError(f"there is no unit {unit!r}: units are numbered 0 to {n - 1}.")
+        if unit is None and n > MAX_COMPARED:
+            raise ConfigError(
+                f"{n} units are too many to compare all with all ({MAX_COMPARED} are not). Compare "
+                "one with the others: differ(unit=...)."
+            )
+        result = np.zeros((n, n) if unit is None else n, dtype=bool)
         if errors is None:
-            quantile(level)
+            return result
+        if unit is not None:
+            others = np.flatnonzero(np.arange(n) != unit)
+            gaps = self.unit_scores[unit] - self.unit_scores[others]
+            result[others] = holm(gaps, np.hypot(errors[0, unit], errors[0, others]), level)
             return result
         first, second = np.triu_indices(n, 1)
         gaps = self.unit_scores[first] - self.unit_scores[second]

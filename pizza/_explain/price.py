@@ -10,7 +10,7 @@ import numpy as np
 
 from pizza._engine.allowance import Allowance
 from pizza._engine.asking import Question
-from pizza._explain.checks import requests_per_coalition
+from pizza._explain.checks import calls_left, requests_per_coalition
 from pizza._explain.job import Context
 from pizza.abc import Tariff
 from pizza.completion import Request, frozen_array
@@ -111,17 +111,13 @@ async def tariff_for(
 
     none, whole = await context.in_thread(priced)
     lengths = np.array([len(unit.text) for unit in units], dtype=float)
-    calls = allowance.budget.max_calls
+    left = calls_left(context)
     return Tariff(
         currency=allowance.currency,
         call=none,
         units=frozen_array((whole - none) * lengths / lengths.sum()),
         limit=max(0.0, allowance.limit - allowance.spent),
-        max_calls=(
-            None
-            if calls is None
-            else max(0, calls - allowance.calls) // requests_per_coalition(context)
-        ),
+        max_calls=None if left is None else left // requests_per_coalition(context),
     )
 
 

@@ -68,18 +68,14 @@ def sureness(attribution: Attribution, level: float = LEVEL) -> str:
     if len(differing) == 0 or n < 2:
         return said
     first = int(order[0])
-    alike = [int(i) for i in order[1:] if i in differing and not _ahead(attribution, first, i)]
+    apart = attribution.differ(level, unit=first) | ~attribution.differs_from_zero(level)
+    alike = [int(i) for i in order[1:] if not apart[i]]
     names = told_apart(attribution.units, 24)
     if not alike:
         return f'{said}; "{names[first]}" is stronger than all others'
     others = ", ".join(f'"{names[i]}"' for i in alike[:3])
     more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
     return f'{said}; "{names[first]}" is not told apart from {others}{more}'
-
-
-def _ahead(attribution: Attribution, first: int, other: int) -> bool:
-    """Whether a unit's score is certainly another one from the first's, whatever its sign."""
-    return bool(attribution.differ(LEVEL)[first, other])
 
 
 def _quality(how: Mapping[str, Any]) -> str:
