@@ -93,7 +93,7 @@ async def tariff_for(
     The prompt is priced with and without all units; what they add is divided among them by length.
 
     Returns:
-        The tariff, or ``None`` for a budget in calls alone.
+        The tariff, or ``None`` for a budget in calls alone, and where nothing costs anything.
     """
     allowance, job = context.allowance, context.job
     if allowance is None or allowance.limit is None or prices is None:
@@ -110,6 +110,9 @@ async def tariff_for(
         return total[0], total[1]
 
     none, whole = await context.in_thread(priced)
+    if whole <= 0:
+        # A model that costs nothing: any budget in dollars pays for everything.
+        return None
     lengths = np.array([len(unit.text) for unit in units], dtype=float)
     left = calls_left(context)
     return Tariff(

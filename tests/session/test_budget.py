@@ -94,6 +94,16 @@ async def test_a_budget_in_dollars_is_kept():
     assert result.provenance["budget"]["max_cost"] == 1.5
 
 
+async def test_a_model_that_costs_nothing_is_paid_by_any_budget_in_dollars():
+    class Free(Priced):
+        price = pizza.Price(prompt=0.0, completion=0.0)
+
+    result = await explain(Free(WEIGHTS), budget="$0.01")
+    assert result.cost == 0
+    assert [unit.text for unit, _ in result.top(2)] == ["w3", "w7"]
+    assert result.provenance["budget"]["cost"] == 0
+
+
 async def test_methods_that_know_nothing_of_tokens_keep_such_a_budget_too():
     game = Priced(WEIGHTS)
     result = await explain(game, budget="3000 tokens", method="random-ablation")
