@@ -471,6 +471,7 @@ class Session:
             "in_thread": self._in_thread,
             "confirm": self._confirm,
             "meter": self._meter,
+            "probed": frozenset(self._confirmed),
         }
 
     async def _in_thread(

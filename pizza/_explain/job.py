@@ -61,6 +61,7 @@ class Context:
     meter: Meter = field(default_factory=Meter)
     reading: Reading | None = None
     capabilities: frozenset[Capability] = frozenset()
+    probed: frozenset[Capability] = frozenset()
     metrics: tuple[Part, ...] = ()
     scored: bool = False
     warnings: list[str] = field(default_factory=list)

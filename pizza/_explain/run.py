@@ -47,7 +47,7 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
         job: What to do.
         started: Wall-clock time, for the provenance.
         **owned: The fields of the context: registry, backend, its origin, scheduler, budget,
-            in_thread, confirm, meter.
+            in_thread, confirm, meter, probed.
     """
     context = Context(job=job, **owned)
     context.allowance = allowance_for(context)

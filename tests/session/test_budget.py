@@ -168,6 +168,19 @@ async def test_tokens_that_do_not_pay_for_the_least_are_refused_after_the_refere
     assert "at least 8 coalitions" in str(refused.value)
 
 
+async def test_finding_out_whether_the_model_can_score_counts_too(model_server):
+    server = {"base_url": model_server.base_url, "api_key": "none"}
+    async with pizza.Session(f"openai:{model_server.model}", **server) as session:
+        first = await session.attribute(PROMPT, budget=40)
+        again = await session.attribute(PROMPT, budget=40)
+    assert first.provenance["evidence"] == "score"
+    assert first.calls <= 40
+    assert sum(model_server.stats["requests"].values()) == first.calls
+    # The session knows by then; the same budget gives the same scores all the same.
+    assert again.calls == 0
+    np.testing.assert_array_equal(again.scores, first.scores)
+
+
 async def test_the_sessions_budget_bounds_it_as_well():
     game = WordGame(WEIGHTS)
     result = await explain(game, budget=200, session={"budget": pizza.Budget(max_calls=60)})
