@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pizza._certainty import holm, quantile
+from pizza._files import MAX_FILE_BYTES, read_json, write_json
 from pizza._jsonable import array, numbers, plain
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
@@ -44,8 +44,6 @@ _WITHOUT_EVIDENCE = (
 )
 MAX_COMPARED = 2000
 """Units up to which all are compared with all: the table has a place for each pair."""
-# A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
-MAX_FILE_BYTES = 1 << 30
 _DAMAGED = (
     KeyError,
     TypeError,
@@ -429,10 +427,7 @@ class Attribution:
 
     def save(self, path: str | Path) -> None:
         """Write as a JSON file, whole or not at all."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
-        temporary.replace(target)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Attribution:
@@ -441,16 +436,7 @@ class Attribution:
         Raises:
             ResultFormatError: The file is no attribution.
         """
-        source = Path(path)
-        if source.stat().st_size > MAX_FILE_BYTES:
-            raise ResultFormatError(
-                f"{source} is larger than {MAX_FILE_BYTES} bytes: no attribution is."
-            )
-        try:
-            data = json.loads(source.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ResultFormatError(f"{source} is not a JSON file: {error}.") from error
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(path, "attribution"))
 
 
 def _decoded(data: Mapping[str, Any], *, old: bool) -> dict[str, Any]:

@@ -102,14 +102,7 @@ class Connection:
         Raises:
             ConfigError: It cannot.
         """
-        if self.output is None:
-            return
-        folder = self.output.parent
-        if self.output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ConfigError(
-                f"cannot write --output {self.output}: it must be a file in a folder that exists "
-                "and can be written to."
-            )
+        check_output(self.output)
 
     def _api_key(self) -> str | None:
         name = self.api_key_env
@@ -145,3 +138,19 @@ def _named(options: Sequence[str]) -> dict[str, Any]:
         name = option.partition("=")[0].replace("-", "_")
         result[name] = next(iter(parse_choice(f"backend:{option}").options.values()))
     return result
+
+
+def check_output(output: Path | None) -> None:
+    """Find out whether a result can be written to the file of ``--output``.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if output is None:
+        return
+    folder = output.parent
+    if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(
+            f"cannot write --output {output}: it must be a file in a folder that exists "
+            "and can be written to."
+        )

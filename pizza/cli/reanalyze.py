@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -157,18 +156,13 @@ def _execute(order: _Order) -> int:
 
 
 def _reanalyzed(order: _Order) -> Attribution:
+    from pizza.cli.connection import check_output
     from pizza.cli.order import span_of
     from pizza.errors import ConfigError, IncomparableError
     from pizza.specs import parse_choice
 
     span = None if order.span is None else span_of(order.span)
-    if order.output is not None:
-        folder = order.output.parent
-        if order.output.is_dir() or not os.access(folder, os.W_OK):
-            raise ConfigError(
-                f"cannot write --output {order.output}: it must be a file in a folder that exists "
-                "and can be written to."
-            )
+    check_output(order.output)
     try:
         return _loaded(order.result).reanalyze(
             metrics=[parse_choice(metric) for metric in order.metrics] or None,

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pizza.attribution import MAX_FILE_BYTES
+from pizza._files import read_json, write_json
 from pizza.completion import Usage
 from pizza.errors import ConfigError, ResultFormatError
 
@@ -169,10 +168,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> None:
         """Write as a JSON file, whole or not at all."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
-        temporary.replace(target)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Evaluation:
@@ -181,16 +177,7 @@ class Evaluation:
         Raises:
             ResultFormatError: The file is no evaluation.
         """
-        source = Path(path)
-        if source.stat().st_size > MAX_FILE_BYTES:
-            raise ResultFormatError(
-                f"{source} is larger than {MAX_FILE_BYTES} bytes: no evaluation is."
-            )
-        try:
-            data = json.loads(source.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ResultFormatError(f"{source} is not a JSON file: {error}.") from error
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(path, "evaluation"))
 
 
 def _plain(value: Any) -> Any:
