@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from pizza._engine.clock import Clock, SystemClock
-from pizza._engine.measure import Account, Progress
+from pizza._engine.latest import latest
+from pizza._engine.measure import Account
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
 from pizza._explain import USUAL_METRICS, Job, Meter, explain
@@ -27,7 +28,8 @@ from pizza.attribution import Attribution, Target
 from pizza.capability import Capability
 from pizza.completion import Completion, Generation, Request
 from pizza.errors import ConfigError, PizzaError, PluginContractError, SessionClosedError
-from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy
+from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy, Tally
+from pizza.progress import Partial, Progress
 from pizza.prompt import Prompt, PromptLike
 from pizza.specs import BackendSettings, BackendSpec, Choice
 
@@ -84,6 +86,8 @@ class Session:
         plugins: Modules or objects with hook implementations, used besides installed ones.
         discover: Whether installed plugins are used.
         clock: Time, for tests.
+        tally: What was spent before this session, which counts towards its budget, and where
+            what it spends is noted, attempt by attempt.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Session:
         plugins: Sequence[Any] = (),
         discover: bool = True,
         clock: Clock | None = None,
+        tally: Tally | None = None,
     ) -> None:
         if not isinstance(model, (str, Backend)):
             raise ConfigError(
@@ -116,6 +121,7 @@ class Session:
         self._plugin_choice = tuple(plugins)
         self._discover = discover
         self._clock = clock or SystemClock()
+        self._tally = tally
         self._state: Literal["unopened", "open", "closed"] = "unopened"
         self._stack = AsyncExitStack()
         self._registry: Registry | None = None
@@ -181,6 +187,7 @@ class Session:
                 budget=self._budget,
                 cache=cache,
                 clock=self._clock,
+                tally=self._tally,
             )
         )
 
@@ -283,6 +290,7 @@ class Session:
         seed: int = 0,
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        on_partial: Callable[[Partial], None] | None = None,
     ) -> Attribution:
         """Explain one prompt.
 
@@ -312,6 +320,10 @@ class Session:
             seed: Seed of everything random on our side.
             skip_failures: Give NaN to coalitions that the model refuses, instead of failing.
             on_progress: Called after every answer.
+            on_partial: Called with what was measured so far: when the units are known and nothing
+                was sent yet, when the reference is known, and after every answer. Answers are
+                compared one by one then, which takes more time of this process. Whoever has an
+                event loop to answer on reads `attribute_streaming` instead.
 
         Returns:
             The attribution; scores ``(1 + n_output_tokens, n_units)``.
@@ -351,11 +363,42 @@ class Session:
                 budget=allowed,
                 repeats=repeats,
                 on_progress=on_progress,
+                on_partial=on_partial,
             )
 
         # Parts are imported when they are first named, and some import much: not on the loop.
         job = await self._in_thread(named)
         return await explain(job, started=self._clock.time(), **self._owned())
+
+    @asynccontextmanager
+    async def attribute_streaming(
+        self, prompt: PromptLike, **options: Any
+    ) -> AsyncIterator[AsyncIterator[Partial | Attribution]]:
+        """Explain one prompt and watch it: what was measured so far, then the attribution.
+
+        A context manager on purpose: leaving it early cancels exactly its own requests. ::
+
+            async with session.attribute_streaming(prompt) as steps:
+                async for step in steps:
+                    ...  # pizza.Partial, again and again; at last a pizza.Attribution
+
+        Every `Partial` holds all that the ones before it held, and only the newest waits to be
+        read: a slow reader misses some and slows nobody down. The first one comes when everything
+        that can be found wrong without paying was checked. Errors are raised by the iteration.
+
+        Args:
+            prompt: A text, chat messages or a `Prompt`.
+            **options: As for `attribute`.
+
+        Cost: as `attribute`, until the block is left.
+        """
+        self._check_open()
+
+        async def run(report: Callable[[Partial], None]) -> Attribution:
+            return await self.attribute(prompt, on_partial=report, **options)
+
+        async with latest(run) as steps:
+            yield steps
 
     async def evaluate(
         self,
@@ -500,4 +543,4 @@ class Session:
         return certain | {c for c, there in self._confirmed.items() if there}
 
 
-__all__ = ["Choice", "Evidence", "Outcome", "Progress", "Session"]
+__all__ = ["Choice", "Evidence", "Outcome", "Partial", "Progress", "Session"]

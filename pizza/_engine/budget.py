@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pizza.errors import BudgetExceededError, ConfigError
+from pizza.limits import Spent
 
 if TYPE_CHECKING:
-    from pizza.limits import Budget, Price
+    from pizza.limits import Budget, Price, Tally
 
 _EPSILON = 1e-12
 """Dollars: sums of floats that are equal on paper must not differ."""
@@ -46,12 +47,20 @@ class Ledger:
         budget: The caps.
         price: The backend's price, or ``None`` when it is unknown.
         backend: The backend's name, for messages.
+        tally: What was spent before, which counts towards the caps, and where what is spent is
+            noted; or ``None``.
 
     Raises:
         ConfigError: A cap on money without a price.
     """
 
-    def __init__(self, budget: Budget, price: Price | None, backend: str = "the backend") -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        price: Price | None,
+        backend: str = "the backend",
+        tally: Tally | None = None,
+    ) -> None:
         if budget.max_cost is not None and price is None:
             raise ConfigError(
                 f"max_cost={budget.max_cost:g} cannot be kept: the price of {backend} is not "
@@ -66,9 +75,22 @@ class Ledger:
             )
             if cap is not None
         ]
-        self._spent = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
+        self._tally = tally
+        self._counts = bool(self._caps) or tally is not None
+        before = Spent() if tally is None else tally.spent
+        self._spent: dict[str, float] = {
+            "calls": before.calls,
+            "tokens": before.tokens,
+            "cost": before.cost,
+        }
         self._reserved = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
         self._waiting: deque[_Waiter] = deque()
+
+    @property
+    def spent(self) -> Spent:
+        """What is spent so far, as far as anybody has to know: with caps, or with a tally."""
+        spent = self._spent
+        return Spent(calls=int(spent["calls"]), tokens=int(spent["tokens"]), cost=spent["cost"])
 
     async def reserve(self, amount: Amount) -> None:
         """Reserve the worst case of one attempt; every reservation must be settled once.
@@ -76,10 +98,10 @@ class Ledger:
         Raises:
             BudgetExceededError: What is spent leaves no room.
         """
-        if not self._caps:
+        if not self._counts:
             return
         if not self._waiting and self._fits(amount):
-            self._add(self._reserved, amount, 1)
+            self._take(amount)
             return
         waiter = _Waiter()
         self._waiting.append(waiter)
@@ -96,16 +118,34 @@ class Ledger:
         self._refuse_if_hopeless(amount)
         fits = self._fits(amount)
         if fits:
-            self._add(self._reserved, amount, 1)
+            self._take(amount)
         return fits
+
+    def _take(self, amount: Amount) -> None:
+        self._add(self._reserved, amount, 1)
+        # Before it is sent: who is killed now has it noted.
+        self._note()
 
     def settle(self, reserved: Amount, spent: Amount) -> None:
         """The attempt is over: it cost this much instead of what was reserved."""
-        if not self._caps:
+        if not self._counts:
             return
         self._add(self._reserved, reserved, -1)
         self._add(self._spent, spent, 1)
+        self._note()
         self._wake()
+
+    def _note(self) -> None:
+        if self._tally is None:
+            return
+        spent, reserved = self._spent, self._reserved
+        self._tally.write(
+            Spent(
+                calls=int(spent["calls"] + reserved["calls"]),
+                tokens=int(spent["tokens"] + reserved["tokens"]),
+                cost=spent["cost"] + max(0.0, reserved["cost"]),
+            )
+        )
 
     def _wake(self) -> None:
         if self._waiting and (turn := self._waiting[0].turn) is not None and not turn.done():
