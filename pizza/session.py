@@ -10,7 +10,7 @@ import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
@@ -28,6 +28,7 @@ from pizza.attribution import Attribution, Target
 from pizza.capability import Capability
 from pizza.completion import Completion, Generation, Request
 from pizza.errors import ConfigError, PizzaError, PluginContractError, SessionClosedError
+from pizza.events import RowEvent, RowFailed, RowFinished, RowStarted
 from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy, Tally
 from pizza.progress import Partial, Progress
 from pizza.prompt import Prompt, PromptLike
@@ -45,6 +46,21 @@ Evidence = Literal["auto", "score", "complete"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A prompt with a name and options of its own, for `Session.attribute_many`.
+
+    Attributes:
+        prompt: The prompt.
+        id: Its name in outcomes and events, or ``None``.
+        options: Options of `Session.attribute` that go before those of all prompts.
+    """
+
+    prompt: PromptLike
+    id: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one prompt of `Session.attribute_many`: an attribution or an error.
 
@@ -53,12 +69,14 @@ class Outcome:
         prompt: The prompt as it was given.
         attribution: The result, or ``None``.
         error: Why there is none, or ``None``.
+        id: The name that the prompt was given with, or ``None``.
     """
 
     index: int
     prompt: PromptLike
     attribution: Attribution | None = None
     error: PizzaError | None = None
+    id: str | None = None
 
 
 class Session:
@@ -472,9 +490,10 @@ class Session:
     @asynccontextmanager
     async def attribute_many(
         self,
-        prompts: Iterable[PromptLike] | AsyncIterable[PromptLike],
+        prompts: Iterable[PromptLike | Item] | AsyncIterable[PromptLike | Item],
         *,
         concurrency: int = 8,
+        on_event: Callable[[RowEvent], None] | None = None,
         **options: Any,
     ) -> AsyncIterator[AsyncIterator[Outcome]]:
         """Explain many prompts; outcomes come as they are ready, a failure is a value.
@@ -483,20 +502,30 @@ class Session:
         does not grow with the number of prompts.
 
         Args:
-            prompts: Any iterable; it is read as workers become free.
+            prompts: Any iterable; it is read as workers become free. An `Item` has a name and
+                options of its own.
             concurrency: Prompts that are worked on at the same time.
+            on_event: Called when a prompt is begun, explained or given up.
             **options: As for `attribute`.
         """
         self._check_open()
         if concurrency < 1:
             raise ConfigError(f"concurrency must be at least 1, not {concurrency!r}.")
+        listen = on_event or (lambda event: None)
 
-        async def one(index: int, prompt: PromptLike) -> Outcome:
+        async def one(index: int, given: PromptLike | Item) -> Outcome:
+            item = given if isinstance(given, Item) else Item(prompt=given)
+            began = self._clock.now()
+            listen(RowStarted(at=self._clock.time(), id=item.id, index=index))
+            outcome = Outcome(index=index, prompt=item.prompt, id=item.id)
             try:
-                attribution = await self.attribute(prompt, **options)
+                made = await self.attribute(item.prompt, **{**options, **item.options})
             except PizzaError as error:
-                return Outcome(index=index, prompt=prompt, error=error)
-            return Outcome(index=index, prompt=prompt, attribution=attribution)
+                outcome = replace(outcome, error=error)
+            else:
+                outcome = replace(outcome, attribution=made)
+            listen(_event_of(outcome, at=self._clock.time(), seconds=self._clock.now() - began))
+            return outcome
 
         async with work(one, prompts, workers=concurrency) as outcomes:
             yield outcomes
@@ -543,4 +572,20 @@ class Session:
         return certain | {c for c, there in self._confirmed.items() if there}
 
 
-__all__ = ["Choice", "Evidence", "Outcome", "Partial", "Progress", "Session"]
+def _event_of(outcome: Outcome, *, at: float, seconds: float) -> RowEvent:
+    made, error = outcome.attribution, outcome.error
+    if error is not None:
+        return RowFailed(at=at, id=outcome.id, index=outcome.index, error=error, seconds=seconds)
+    found = cast("Attribution", made)
+    return RowFinished(
+        at=at,
+        id=outcome.id,
+        index=outcome.index,
+        calls=found.calls,
+        cache_hits=found.cache_hits,
+        unanswered=found.evaluations.unanswered,
+        seconds=seconds,
+    )
+
+
+__all__ = ["Choice", "Evidence", "Item", "Outcome", "Partial", "Progress", "Session"]
