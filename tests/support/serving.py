@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""examples/serve, served for real on loopback; needs the dependency group `serve`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+import pizza
+
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running application."""
+
+    url: str
+
+    async def health(self, client: aiohttp.ClientSession) -> dict[str, Any]:
+        async with client.get(f"{self.url}/health") as answer:
+            assert answer.status == 200
+            return await answer.json()
+
+    async def idle(self, client: aiohttp.ClientSession) -> dict[str, Any]:
+        """Ask for its health until nothing is running; the last answer, whatever it says."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            found = await self.health(client)
+            busy = found["active"], found["statistics"]["in_flight"], found["statistics"]["queued"]
+            if busy == (0, 0, 0) or time.monotonic() > until:
+                return found
+
+    def ask(self, client: aiohttp.ClientSession, prompt: str, **more: Any) -> Any:
+        return client.post(f"{self.url}/attribute", json={"prompt": prompt, **more})
+
+
+async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """The events of a stream, as they come."""
+    assert answer.status == 200, await answer.text()
+    assert answer.content_type == "text/event-stream"
+    name = ""
+    async for line in answer.content:
+        field, _, value = line.decode().rstrip("\n").partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+
+
+@contextmanager
+def served(model: str = "embedded", rules: dict[str, Any] | None = None, **options: Any):
+    """Run the application on a thread.
+
+    Args:
+        model: As for `pizza.Session`.
+        rules: Fields of the application's `Rules`.
+        **options: Further options of the session.
+    """
+    app = importlib.import_module("serve.app").create_app(
+        lambda: pizza.Session(model, **options),
+        importlib.import_module("serve.rules").Rules(**(rules or {})),
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
+    )
+    # Listening before it runs: a client that is early waits in the backlog.
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
+        thread.start()
+        try:
+            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            thread.join()
