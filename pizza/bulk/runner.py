@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run: every row of an input that has no result yet, until it is over or must stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pizza.bulk.census import Census, contains, take_census
+from pizza.bulk.circuit import Circuit, may_pass
+from pizza.bulk.configuration import configuration
+from pizza.bulk.directory import RunDirectory
+from pizza.bulk.progress import Standing
+from pizza.bulk.rows import Row
+from pizza.bulk.sources import Source
+from pizza.bulk.store import Store
+from pizza.bulk.writer import PartWriter
+from pizza.errors import (
+    BudgetExceededError,
+    BudgetTooSmallError,
+    CacheError,
+    ConfigError,
+    PizzaError,
+)
+from pizza.events import Event, Pace, PartWritten, RowEvent, RowStarted, RunEnded, RunOpened
+from pizza.limits import Budget, Spent
+from pizza.session import Item, Outcome, Session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_READ = 64
+_LOG_PACE = 60
+_TICK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a run is made; see `pizza.bulk.run`."""
+
+    source: Source
+    directory: Path
+    model: Any
+    options: Mapping[str, Any]
+    session: Mapping[str, Any]
+    workers: int = 16
+    keep: str = "scores"
+    part_rows: int = 512
+    circuit: int = 5
+    skip_bad_rows: bool = False
+    retry_failed: bool = False
+    resume: bool | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        reason: ``"finished"``, ``"budget"``, ``"circuit"`` or ``"storage"``.
+        message: What stopped it and what to do, or empty.
+        rows: Rows of the input.
+        done: Rows with a result.
+        failed: Rows without one; ``failures.jsonl`` says why.
+        spent: What all runs in the directory spent.
+        seconds: How long this one took.
+        directory: Where the results are.
+        error: What stopped it, or ``None``.
+    """
+
+    reason: str
+    message: str
+    rows: int
+    done: int
+    failed: int
+    spent: Spent
+    seconds: float
+    directory: Path
+    error: PizzaError | None = None
+
+
+class Runner:
+    """Makes one run. `go` is called once.
+
+    Args:
+        settings: How.
+        listen: Called with every event, on the event loop.
+    """
+
+    def __init__(self, settings: Settings, listen: Callable[[Event], None]) -> None:
+        self._settings = settings
+        self._listen = listen
+        self._circuit = Circuit(settings.circuit)
+        self._under_way: dict[int, tuple[Row, int]] = {}
+        self._suspicious: list[dict[str, Any]] = []
+        self._reason = "finished"
+        self._error: PizzaError | None = None
+        self._ticks = 0
+        self._budget: Budget = settings.session.get("budget") or Budget()
+
+    async def go(self) -> Summary:
+        """Run until there is nothing left to do or a reason to stop.
+
+        Raises:
+            ConfigError: Something does not fit; nothing was sent.
+            ResultFormatError: The directory is damaged.
+        """
+        settings, began = self._settings, time.monotonic()
+        with RunDirectory(settings.directory, create=settings.resume is not True) as directory:
+            census = await asyncio.to_thread(
+                take_census, settings.source, skip_faults=settings.skip_bad_rows
+            )
+            directory.settle(self._configuration(census))
+            done = await asyncio.to_thread(directory.done)
+            given_up = self._sorted_out(directory, census, done)
+            self._directory = directory
+            self._skipped = np.union1d(done, given_up)
+            self._standing = Standing(
+                total=census.rows,
+                done=int(np.isin(census.hashes, done).sum()),
+                failed=len(given_up),
+            )
+            self._tell(
+                RunOpened(
+                    at=time.time(),
+                    rows=census.rows,
+                    done=self._standing.done,
+                    failed=self._standing.failed,
+                    spent=directory.tally.spent,
+                )
+            )
+            try:
+                if self._standing.done + self._standing.failed < census.rows:
+                    await self._send()
+            except BaseException:
+                self._end("interrupted")
+                raise
+            return self._summary(began)
+
+    # --- before -------------------------------------------------------------------------------
+
+    def _configuration(self, census: Census) -> dict[str, Any]:
+        settings = self._settings
+        return configuration(
+            settings.source,
+            census,
+            settings.model,
+            base_url=settings.session.get("base_url"),
+            backend_options=settings.session.get("backend_options"),
+            options=settings.options,
+            keep=settings.keep,
+        )
+
+    def _sorted_out(
+        self, directory: RunDirectory, census: Census, done: NDArray[np.uint64]
+    ) -> NDArray[np.uint64]:
+        """Keep the failures that stand, and return 64 bits of their ids; the rest is tried again."""
+        from pizza.bulk.rows import id_hash
+
+        kept: list[dict[str, Any]] = []
+        for failure in directory.failures():
+            name = failure.get("id")
+            if name is None or contains(done, id_hash(name)):
+                continue
+            if not (failure.get("again") or self._settings.retry_failed):
+                kept.append(failure)
+        hashes = sorted(id_hash(failure["id"]) for failure in kept)
+        bad = [_bad_row(str(fault.where), fault.message) for fault in census.faults]
+        directory.keep_failures([*bad, *kept])
+        return np.array(hashes, dtype=np.uint64)
+
+    # --- sending ------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        settings, directory = self._settings, self._directory
+        store = Store(settings.cache or directory.responses)
+        writer = PartWriter(
+            directory,
+            rows=settings.part_rows,
+            full=settings.keep == "full",
+            written=lambda path, rows: self._tell(
+                PartWritten(at=time.time(), name=path.name, rows=rows)
+            ),
+        )
+        opened = {**settings.session, "cache": store, "tally": directory.tally}
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(store.aclose)
+            session = await stack.enter_async_context(Session(settings.model, **opened))
+            self._note_model(session)
+            # Also when interrupted: what is known is written before anything else is closed.
+            try:
+                async with self._ticking(session):
+                    await self._attribute(session, writer)
+            finally:
+                self._flush(writer)
+
+    async def _attribute(self, session: Session, writer: PartWriter) -> None:
+        settings = self._settings
+        async with session.attribute_many(
+            self._items(),
+            concurrency=settings.workers,
+            on_event=self._tell,
+            **{"skip_failures": True, **settings.options},
+        ) as outcomes:
+            async for outcome in outcomes:
+                row, place = self._under_way.pop(outcome.index)
+                try:
+                    if outcome.attribution is not None:
+                        self._clear_suspicion()
+                        await writer.add(row, place, outcome.attribution)
+                        self._standing.done += 1
+                    else:
+                        self._failed(row, place, outcome)
+                except OSError as error:
+                    self._stop("storage", _no_room(self._directory.path, error))
+                if self._reason in ("circuit", "storage"):
+                    # Leaving the block cancels what is under way.
+                    return
+        for failure in self._suspicious:
+            self._directory.note_failure(failure)
+
+    async def _items(self) -> AsyncIterator[Item]:
+        """Rows without a result, read in pieces on a thread, numbered as they are given."""
+        rows = self._pending()
+        number = 0
+        while self._reason == "finished":
+            piece = await asyncio.to_thread(lambda: list(itertools.islice(rows, _READ)))
+            if not piece:
+                return
+            for row, place in piece:
+                if self._reason != "finished":
+                    return
+                self._under_way[number] = (row, place)
+                number += 1
+                own = {} if row.target is None else {"target": row.target}
+                yield Item(prompt=row.prompt, id=row.id, options=own)
+
+    def _pending(self) -> Iterator[tuple[Row, int]]:
+        place = 0
+        for row in self._settings.source.rows():
+            if isinstance(row, Row):
+                if not contains(self._skipped, row.hash):
+                    yield row, place
+                place += 1
+
+    # --- what came of it ----------------------------------------------------------------------
+
+    def _failed(self, row: Row, place: int, outcome: Outcome) -> None:
+        error = outcome.error or PizzaError("the prompt failed without an error")
+        if isinstance(error, BudgetExceededError) or self._too_small_for(error):
+            # Rows under way go on: their answers are paid for. No further one is begun.
+            self._stop("budget", error)
+            return
+        if isinstance(error, CacheError):
+            self._stop("storage", error)
+            return
+        self._circuit.failed(error)
+        self._suspicious.append(_failure(row, place, error))
+        if self._circuit.open:
+            self._suspicious.clear()
+            self._stop("circuit", error)
+        elif not self._circuit.suspicious:
+            self._clear_suspicion()
+        if self._reason != "circuit":
+            self._standing.failed += 1
+
+    def _too_small_for(self, error: PizzaError) -> bool:
+        """Whether a prompt found too little left of a cap that would have sufficed at first."""
+        cap = self._budget.max_calls
+        return isinstance(error, BudgetTooSmallError) and cap is not None and error.needed <= cap
+
+    def _clear_suspicion(self) -> None:
+        """The failures in a row were their prompts' own: note them."""
+        self._circuit.succeeded()
+        for failure in self._suspicious:
+            self._directory.note_failure(failure)
+        self._suspicious.clear()
+
+    def _stop(self, reason: str, error: PizzaError) -> None:
+        if self._reason == "finished":
+            self._reason, self._error = reason, error
+
+    def _flush(self, writer: PartWriter) -> None:
+        try:
+            writer.flush()
+        except OSError as error:
+            self._stop("storage", _no_room(self._directory.path, error))
+
+    def _note_model(self, session: Session) -> None:
+        known = [
+            {"name": p.name, "distribution": p.distribution, "version": p.version}
+            for p in session.plugins.plugins
+            if p.distribution
+        ]
+        changed = self._directory.note_model(session.backend.identity, known)
+        if changed:
+            import warnings
+
+            warnings.warn(
+                f"results in {self._directory.path} were begun with other versions: "
+                f"{', '.join(changed)}.",
+                stacklevel=2,
+            )
+
+    # --- telling ------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _ticking(self, session: Session) -> AsyncIterator[None]:
+        async def tick() -> None:
+            while True:
+                self._tell(self._standing.pace(session, self._directory.tally.spent))
+                await asyncio.sleep(_TICK_S)
+
+        task = asyncio.create_task(tick(), name="pizza-pace")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    def _tell(self, event: Event) -> None:
+        self._listen(event)
+        if isinstance(event, Pace):
+            self._ticks += 1
+            if self._ticks % _LOG_PACE:
+                return
+        if isinstance(event, RowStarted):
+            return
+        try:
+            self._directory.log(event.to_dict())
+        except OSError as error:
+            self._stop("storage", _no_room(self._directory.path, error))
+
+    def _end(self, reason: str) -> RunEnded:
+        standing = self._standing
+        event = RunEnded(
+            at=time.time(),
+            reason=reason,
+            message=str(self._error or ""),
+            done=standing.done,
+            failed=standing.failed,
+            total=standing.total,
+            spent=self._directory.tally.spent,
+        )
+        self._tell(event)
+        return event
+
+    def _summary(self, began: float) -> Summary:
+        ended = self._end(self._reason)
+        return Summary(
+            reason=ended.reason,
+            message=ended.message,
+            rows=ended.total,
+            done=ended.done,
+            failed=ended.failed,
+            spent=ended.spent,
+            seconds=time.monotonic() - began,
+            directory=self._directory.path,
+            error=self._error,
+        )
+
+
+def _failure(row: Row, place: int, error: PizzaError) -> dict[str, Any]:
+    cause = error.__cause__
+    return {
+        "id": row.id,
+        "row": place,
+        "where": row.where,
+        "kind": type(error).__name__,
+        "message": str(error),
+        "cause": None if cause is None else f"{type(cause).__name__}: {cause}",
+        "again": may_pass(error),
+        "at": time.time(),
+    }
+
+
+def _bad_row(where: str, message: str) -> dict[str, Any]:
+    return {
+        "id": None,
+        "row": None,
+        "where": where,
+        "kind": "BadRow",
+        "message": message,
+        "cause": None,
+        "again": False,
+        "at": time.time(),
+    }
+
+
+def _no_room(path: Path, error: OSError) -> CacheError:
+    failure = CacheError(
+        f"cannot write to {path}: {error.strerror or error}. Make room, and run the same command "
+        "again: it goes on from here and pays for nothing twice."
+    )
+    failure.__cause__ = error
+    return failure
+
+
+__all__ = ["ConfigError", "RowEvent", "Runner", "Settings", "Summary"]
