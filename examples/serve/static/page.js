@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const FAINT = 0.05; // below this share of the strongest score a unit is not marked
+const LEAST = 0.1; // the full colour: while little is known, the strongest score may be noise
 const TOP = 10;
 
 let running = null; // the AbortController of the question that is being answered
@@ -126,9 +127,9 @@ function calls({ calls, cache_hits }) {
 
 function paint(next) {
   scores = next;
-  const largest = Math.max(0, ...scores.map((score) => Math.abs(score ?? 0)));
+  const largest = Math.max(LEAST, ...scores.map((score) => Math.abs(score ?? 0)));
   words.forEach((word, i) => {
-    const share = largest ? (scores[i] ?? 0) / largest : 0;
+    const share = (scores[i] ?? 0) / largest;
     const kind = share > 0 ? "for" : "against";
     word.className = `unit ${scores[i] === null ? "unknown" : Math.abs(share) < FAINT ? "" : kind}`;
     word.style.setProperty("--share", Math.abs(share).toFixed(3));
