@@ -13,11 +13,11 @@ from pizza._lazy import lazy as _lazy
 if TYPE_CHECKING:
     from pizza.bulk.api import run as run
     from pizza.bulk.api import running as running
-    from pizza.bulk.estimate import Plan as Plan
-    from pizza.bulk.estimate import estimate as estimate
-    from pizza.bulk.export import export as export
-    from pizza.bulk.export import to_pandas as to_pandas
-    from pizza.bulk.merge import merge as merge
+    from pizza.bulk.estimating import Plan as Plan
+    from pizza.bulk.estimating import estimate as estimate
+    from pizza.bulk.exporting import export as export
+    from pizza.bulk.exporting import to_pandas as to_pandas
+    from pizza.bulk.merging import merge as merge
     from pizza.bulk.parts import attribution_of as attribution_of
     from pizza.bulk.rows import Columns as Columns
     from pizza.bulk.rows import Row as Row
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(("run", "running"), "pizza.bulk.api"),
-    **dict.fromkeys(("Plan", "estimate"), "pizza.bulk.estimate"),
-    **dict.fromkeys(("export", "to_pandas"), "pizza.bulk.export"),
-    "merge": "pizza.bulk.merge",
+    **dict.fromkeys(("Plan", "estimate"), "pizza.bulk.estimating"),
+    **dict.fromkeys(("export", "to_pandas"), "pizza.bulk.exporting"),
+    "merge": "pizza.bulk.merging",
     "attribution_of": "pizza.bulk.parts",
     **dict.fromkeys(("Columns", "Row"), "pizza.bulk.rows"),
     "Summary": "pizza.bulk.runner",

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pizza.bulk.circuit import Circuit, may_pass
 from pizza.bulk.configuration import configuration
 from pizza.bulk.directory import RunDirectory
 from pizza.bulk.progress import Standing
-from pizza.bulk.rows import Row
+from pizza.bulk.rows import Row, id_hash
 from pizza.bulk.sources import Source
 from pizza.bulk.store import Store
 from pizza.bulk.writer import PartWriter
@@ -163,9 +164,7 @@ class Runner:
     def _sorted_out(
         self, directory: RunDirectory, census: Census, done: NDArray[np.uint64]
     ) -> NDArray[np.uint64]:
-        """Keep the failures that stand, and return 64 bits of their ids; the rest is tried again."""
-        from pizza.bulk.rows import id_hash
-
+        """Keep the failures that stand; the others are tried again. Returns 64 bits per id."""
         kept: list[dict[str, Any]] = []
         for failure in directory.failures():
             name = failure.get("id")
@@ -303,8 +302,6 @@ class Runner:
         ]
         changed = self._directory.note_model(session.backend.identity, known)
         if changed:
-            import warnings
-
             warnings.warn(
                 f"results in {self._directory.path} were begun with other versions: "
                 f"{', '.join(changed)}.",

@@ -117,11 +117,7 @@ class Csv(Source):
                     if len(fields) == len(header):
                         yield where, dict(zip(header, fields, strict=True))
                     else:
-                        yield (
-                            where,
-                            f"there are {len(fields)} fields, and the header has {len(header)}. "
-                            "Commas and line ends inside of a field need quotes.",
-                        )
+                        yield where, _wrong_number(fields, header)
                     where = f"{self.path}:{reader.line_num + 1}"
         except OSError as error:
             raise _unreadable(self.path, error) from error
@@ -237,6 +233,13 @@ def _check_header(header: list[str], where: str) -> None:
             f"{where}: the first line names the columns, and {header!r} has a name twice or an "
             "empty one."
         )
+
+
+def _wrong_number(fields: list[str], header: list[str]) -> str:
+    return (
+        f"there are {len(fields)} fields, and the header has {len(header)}. Commas and line ends "
+        "inside of a field need quotes."
+    )
 
 
 def _not_utf8(path: Path) -> str:
