@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pizza.bulk.directory import RunDirectory, read_failures, read_manifest
 from pizza.bulk.parts import parts_in, read_parts
@@ -24,7 +24,7 @@ def merge(
     runs: Sequence[str | Path],
     into: str | Path,
     *,
-    duplicates: Literal["refuse", "first"] = "refuse",
+    duplicates: str = "refuse",
     responses: bool = True,
 ) -> int:
     """Put runs over parts of an input together; the runs stay as they are.
@@ -32,7 +32,8 @@ def merge(
     Args:
         runs: Run directories that differ in their inputs only.
         into: A new directory. It can be exported and merged again; no run goes on in it.
-        duplicates: What becomes of an id that several runs have: an error, or the first is taken.
+        duplicates: What becomes of an id that several runs have: ``"refuse"``, or ``"first"``: the
+            run that is named first counts.
         responses: Whether the stored answers are put together, too.
 
     Returns:
@@ -44,7 +45,9 @@ def merge(
     """
     paths = [Path(run) for run in runs]
     target = Path(into)
-    if len(paths) < 1:
+    if duplicates not in ("refuse", "first"):
+        raise ConfigError(f"duplicates is 'refuse' or 'first', not {duplicates!r}.")
+    if not paths:
         raise ConfigError("name the runs to merge.")
     if (target / "manifest.json").exists():
         raise ConfigError(f"{target} holds a run already: name a new directory.")
