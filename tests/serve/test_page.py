@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="pip install --group serve")
 pytest.importorskip("uvicorn", reason="pip install --group serve")
-playwright = pytest.importorskip("playwright.async_api", reason="pip install --group serve")
+pytest.importorskip("playwright", reason="pip install --group serve")
 
+from playwright.async_api import async_playwright
 from support.server import served_model
 from support.serving import served
 
@@ -23,22 +24,22 @@ HOW = "no Chromium: apt-get install chromium, or python -m playwright install ch
 SHOWN_MS = 30_000
 
 
-def installed():
-    """A browser that is on the machine; ``None``: Playwright's own, if it is there."""
+def browser_of(driver):
+    """A browser that is on the machine, else Playwright's own; skips where there is none."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next(filter(None, map(shutil.which, names)), None)
+    path = next(filter(None, map(shutil.which, names)), driver.chromium.executable_path)
+    if not Path(path).exists():
+        pytest.skip(HOW)
+    return path
 
 
 @asynccontextmanager
 async def opened(app, **options):
     """The page, and what it complained about."""
-    async with playwright.async_playwright() as driver:
-        path = installed()
-        if path is None and not Path(driver.chromium.executable_path).exists():
-            pytest.skip(HOW)
+    async with async_playwright() as driver:
         # Chromium's sandbox does not work for root.
         flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        browser = await driver.chromium.launch(executable_path=path, args=flags)
+        browser = await driver.chromium.launch(executable_path=browser_of(driver), args=flags)
         try:
             context = await browser.new_context(**options)
             page = await context.new_page()
