@@ -164,9 +164,9 @@ class Lines:
             if response.status_code == 200:
                 return self._answered(ask, bytes(response.body))
             return self._refused(ask, response)
-        except TransientError as error:
-            return Again(why=error)
         except BackendError as error:
+            # Also where it is transient: an answer that cannot be read was paid for, so the
+            # scheduler, who keeps the budget, decides whether to pay for another.
             return error
 
     def _answered(self, ask: Ask, content: bytes) -> Reply | Again:
@@ -221,15 +221,13 @@ class Lines:
 
     # --- errors -------------------------------------------------------------------------------
 
-    def missing(self, unreadable: int) -> Again:
+    def missing(self, unreadable: int) -> BackendError | Again:
         """A batch has ended, and there is no line for a request."""
         if unreadable:
-            return Again(
-                why=MalformedResponseError(
-                    f"{self._errors.name}: the results of a batch hold {unreadable} lines that "
-                    "cannot be read, and no answer to this request.",
-                    backend=self._errors.name,
-                )
+            return MalformedResponseError(
+                f"{self._errors.name}: the results of a batch hold {unreadable} lines that "
+                "cannot be read, and no answer to this request.",
+                backend=self._errors.name,
             )
         return Again(why=self.unavailable("the results of a batch hold no answer to this request"))
 

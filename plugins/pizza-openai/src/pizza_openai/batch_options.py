@@ -24,7 +24,8 @@ class BatchOptions:
     Attributes:
         journal: File that remembers which requests are in which batch, or ``None``: it is
             forgotten with the process. ``"off"`` in the options means ``None``.
-        gather_s: Seconds without a new request after which a batch is handed over.
+        gather_s: Seconds without a new request after which a batch is handed over. The default is
+            longer than the first request of a session is sent alone.
         poll_s: Seconds until a batch is looked at for the second time; grows by half every time.
         poll_max_s: The longest of these waits.
         attempts: Batches that a request may be in, while it expires or fails in them.
@@ -34,7 +35,7 @@ class BatchOptions:
     """
 
     journal: Path | None = None
-    gather_s: float = 1.0
+    gather_s: float = 6.0
     poll_s: float = 2.0
     poll_max_s: float = 60.0
     attempts: int = 3

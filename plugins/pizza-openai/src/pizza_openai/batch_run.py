@@ -91,6 +91,7 @@ class Run:
         self._jobs: dict[str, _Job] = {}
         self._most = options.max_requests
         self._stuck_since: float | None = None
+        self._said = False
 
     async def results(self, asks: Iterable[Ask]) -> AsyncGenerator[Result, None]:
         """Every request and what came of it, as soon as that is known.
@@ -198,7 +199,8 @@ class Run:
             # The next attempt looks for it by its tag.
             self._jobs.pop(tag)
             raise
-        _log.warning(
+        _log.log(
+            logging.INFO if self._said else logging.WARNING,
             "%s: %d requests are in batch %s, whose answers may take up to 24 hours. %s",
             self._name,
             len(group),
@@ -207,6 +209,7 @@ class Run:
             if self._options.journal is not None
             else "They are lost if this program ends before (no journal is kept).",
         )
+        self._said = True
 
     async def _create(self, tag: str, file: str, since: float) -> str:
         return await self._calls.create(tag, file, self._lines.path, since)
@@ -263,14 +266,18 @@ class Run:
                     yield ask, outcome
         if unreadable:
             _log.warning(
-                "%s: %d lines of the results of batch %s cannot be read; what they answered is "
-                "asked again.",
+                "%s: %d lines of the results of batch %s cannot be read.",
                 self._name,
                 unreadable,
                 batch.id,
             )
-        turn.again += [(turn.asks[key], self._lines.missing(unreadable)) for key in job.keys]
         await self._journal.forget_lines(job.tag, lost)
+        for key in job.keys:
+            missing = self._lines.missing(unreadable)
+            if isinstance(missing, Again):
+                turn.again.append((turn.asks[key], missing))
+            else:
+                yield turn.asks[key], missing
 
     def _without_results(self, turn: _Round, job: _Job, batch: Batch | None) -> Iterable[Result]:
         asks = [turn.asks[key] for key in job.keys]
