@@ -17,6 +17,8 @@ from pizza.completion import Completion, Reply, Request, Usage
 from pizza.errors import BadRequestError, PizzaError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pizza.limits import Price
     from pizza.prompt import FixedSpan, Prompt
 
@@ -117,8 +119,10 @@ class Rehearsal(Backend):
             tokens = tuple(_PIECE.findall(request.target or "")) or (request.target or " ",)
             written = 0
         else:
-            tokens = (" a",) * request.generation.max_tokens
-            written = len(tokens)
+            written = request.generation.max_tokens
+            # Prompts that differ have outputs that differ, as a rule: their scores are no repeats.
+            bits = _digest(request)
+            tokens = tuple(" a" if bits >> (i % 64) & 1 else " b" for i in range(written))
         return Reply(
             completion=Completion(
                 text="".join(tokens),
@@ -154,7 +158,11 @@ class Lookup(ResponseCache):
             await self._cache.aclose()
 
 
-def _made_up(request: Request, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _digest(request: Request) -> int:
     text = "\0".join(message.text for message in request.prompt.messages)
     digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()
-    return -np.random.default_rng(int.from_bytes(digest, "little")).exponential(1.0, n)
+    return int.from_bytes(digest, "little")
+
+
+def _made_up(request: Request, n: int) -> NDArray[np.float64]:
+    return -np.random.default_rng(_digest(request)).exponential(1.0, n)

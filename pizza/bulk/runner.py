@@ -257,7 +257,7 @@ class Runner:
         error = outcome.error or PizzaError("the prompt failed without an error")
         if isinstance(error, BudgetExceededError) or self._too_small_for(error):
             # Rows under way go on: their answers are paid for. No further one is begun.
-            self._stop("budget", error)
+            self._stop("budget", self._cap_reached(error))
             return
         if isinstance(error, CacheError):
             self._stop("storage", error)
@@ -265,17 +265,32 @@ class Runner:
         self._circuit.failed(error)
         self._suspicious.append(_failure(row, place, error))
         if self._circuit.open:
+            # They are to be done again: it was not their fault.
+            self._standing.failed -= len(self._suspicious) - 1
             self._suspicious.clear()
             self._stop("circuit", error)
-        elif not self._circuit.suspicious:
+            return
+        self._standing.failed += 1
+        if not self._circuit.suspicious:
             self._clear_suspicion()
-        if self._reason != "circuit":
-            self._standing.failed += 1
 
     def _too_small_for(self, error: PizzaError) -> bool:
         """Whether a prompt found too little left of a cap that would have sufficed at first."""
         cap = self._budget.max_calls
         return isinstance(error, BudgetTooSmallError) and cap is not None and error.needed <= cap
+
+    def _cap_reached(self, error: PizzaError) -> PizzaError:
+        if isinstance(error, BudgetExceededError):
+            return error
+        spent = self._directory.tally.spent.calls
+        return BudgetExceededError(
+            f"the budget is used up: max_calls={self._budget.max_calls}, spent {spent}, and the "
+            "next prompt needs more than is left. Run again with a larger budget to go on from "
+            "here.",
+            kind="calls",
+            limit=float(self._budget.max_calls or 0),
+            spent=spent,
+        )
 
     def _clear_suspicion(self) -> None:
         """The failures in a row were their prompts' own: note them."""

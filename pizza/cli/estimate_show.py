@@ -53,10 +53,10 @@ def _show(console: Console, plans: Sequence[Plan]) -> None:
         title += f", scaled up from {first.rehearsed:,}"
     console.print(Text(title))
     table = Table(box=None, pad_edge=False)
-    for name in ("method", "requests", "range", "cached", "prompt tokens", "output tokens"):
+    for name in ("method", "requests", "range", "cached", "tokens in", "tokens out"):
         table.add_column(name, justify="left" if name == "method" else "right")
-    table.add_column("at most", justify="right")
-    table.add_column("time", justify="right")
+    table.add_column("dollars", justify="right")
+    table.add_column("minutes", justify="right")
     for plan in plans:
         most = "any" if plan.most is None else f"{plan.most:,}"
         table.add_row(
@@ -65,9 +65,9 @@ def _show(console: Console, plans: Sequence[Plan]) -> None:
             f"{plan.fewest:,}" if plan.fewest == plan.most else f"{plan.fewest:,} - {most}",
             f"{plan.cached:,}",
             f"{plan.prompt_tokens:,}",
-            f"up to {plan.output_tokens:,}",
-            "?" if plan.cost is None else f"${plan.cost:,.2f}",
-            "?" if plan.minutes is None else _minutes(plan.minutes),
+            f"{plan.output_tokens:,}",
+            "?" if plan.cost is None else f"{plan.cost:,.2f}",
+            "?" if plan.minutes is None else f"{plan.minutes:,.1f}",
         )
     show(console, table)
     for line in _said(plans):
@@ -76,7 +76,7 @@ def _show(console: Console, plans: Sequence[Plan]) -> None:
 
 def _said(plans: Sequence[Plan]) -> list[str]:
     first = plans[0]
-    lines = []
+    lines = ["Outputs are taken to be as long as they may: tokens out and dollars are at most."]
     if first.largest:
         dearest = ", ".join(
             f"{row.id} ({row.requests:,} for {plural(row.units, 'unit')})" for row in first.largest
@@ -97,7 +97,3 @@ def _said(plans: Sequence[Plan]) -> list[str]:
     if first.minutes is None:
         lines.append("The time depends on the limits: give --rpm and --tpm.")
     return lines
-
-
-def _minutes(minutes: float) -> str:
-    return f"{minutes:,.1f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
