@@ -8,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,18 +59,8 @@ async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, dic
 
 
 @contextmanager
-def served(model: str = "embedded", rules: dict[str, Any] | None = None, **options: Any):
-    """Run the application on a thread.
-
-    Args:
-        model: As for `pizza.Session`.
-        rules: Fields of the application's `Rules`.
-        **options: Further options of the session.
-    """
-    app = importlib.import_module("serve.app").create_app(
-        lambda: pizza.Session(model, **options),
-        importlib.import_module("serve.rules").Rules(**(rules or {})),
-    )
+def running(app: Any) -> Iterator[Served]:
+    """Run an ASGI application on a thread."""
     server = uvicorn.Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, ws="none")
     )
@@ -83,3 +73,20 @@ def served(model: str = "embedded", rules: dict[str, Any] | None = None, **optio
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def served(
+    model: str = "embedded", rules: dict[str, Any] | None = None, **options: Any
+) -> Iterator[Served]:
+    """Run the application of examples/serve.
+
+    Args:
+        model: As for `pizza.Session`.
+        rules: Fields of the application's `Rules`.
+        **options: Further options of the session.
+    """
+    make = importlib.import_module("serve.app").create_app
+    made = importlib.import_module("serve.rules").Rules(**(rules or {}))
+    with running(make(lambda: pizza.Session(model, **options), made)) as app:
+        yield app
