@@ -390,7 +390,7 @@ class Session:
 
     @asynccontextmanager
     async def attribute_streaming(
-        self, prompt: PromptLike, **options: Any
+        self, prompt: PromptLike, *, every_s: float = 0.0, **options: Any
     ) -> AsyncIterator[AsyncIterator[Partial | Attribution]]:
         """Explain one prompt and watch it: what was measured so far, then the attribution.
 
@@ -406,6 +406,8 @@ class Session:
 
         Args:
             prompt: A text, chat messages or a `Prompt`.
+            every_s: Shortest time between two `Partial` steps, seconds. The attribution and
+                errors do not wait for it.
             **options: As for `attribute`.
 
         Cost: as `attribute`, until the block is left.
@@ -415,7 +417,7 @@ class Session:
         async def run(report: Callable[[Partial], None]) -> Attribution:
             return await self.attribute(prompt, on_partial=report, **options)
 
-        async with latest(run) as steps:
+        async with latest(run, self._clock, every_s) as steps:
             yield steps
 
     async def evaluate(

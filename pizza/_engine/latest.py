@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from pizza._engine.clock import Clock
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -14,11 +18,11 @@ R = TypeVar("R")
 
 @asynccontextmanager
 async def latest(
-    run: Callable[[Callable[[S], None]], Awaitable[R]],
+    run: Callable[[Callable[[S], None]], Awaitable[R]], clock: Clock, every_s: float = 0.0
 ) -> AsyncIterator[AsyncIterator[S | R]]:
     """Await ``run(report)`` in a task of its own and iterate over its reports and its result.
 
-    ``async with latest(run) as steps: async for step in steps: ...``
+    ``async with latest(run, clock) as steps: async for step in steps: ...``
 
     Only the newest report waits to be taken: a slow consumer misses some, slows nobody down and
     takes no memory. The result is the last step. An exception of ``run`` is raised by the
@@ -26,11 +30,14 @@ async def latest(
 
     Args:
         run: Takes a function to report with, which may be called at any time on the loop.
+        clock: Time.
+        every_s: Shortest time between two reports, seconds. The result does not wait for it.
     """
     reported: list[S] = []
     results: list[R] = []
     errors: list[Exception] = []
     news = asyncio.Event()
+    over = asyncio.Event()
 
     def report(step: S) -> None:
         reported[:] = [step]
@@ -42,6 +49,7 @@ async def latest(
         except Exception as error:  # whatever it is, it belongs to the consumer
             errors.append(error)
         finally:
+            over.set()
             news.set()
 
     async def steps() -> AsyncIterator[S | R]:
@@ -50,6 +58,10 @@ async def latest(
             news.clear()
             if reported:
                 yield reported.pop()
+                if every_s > 0:
+                    with contextlib.suppress(TimeoutError):
+                        async with clock.timeout(every_s):
+                            await over.wait()
             if not reported and errors:
                 raise errors[0]
             if not reported and results:

@@ -259,3 +259,38 @@ async def test_a_server_that_stops_does_not_wait_for_a_slow_model(client):
         # The session was closed in the server's loop, and with it everything that it had sent.
         answer.close()
         assert model.stats["in_flight"] == 0
+
+
+@pytest.mark.parametrize("error", [OSError, ConnectionResetError], ids=lambda e: e.__name__)
+async def test_a_server_that_says_that_nobody_listens_ends_the_work_as_well(error):
+    """Given a server of ASGI 2.4, where sending fails -> the answer ends, and counts as ended."""
+    import asyncio
+
+    from serve.answer import Answer
+    from serve.rules import Doorman, Rules
+
+    async def receive():
+        return await asyncio.Event().wait()
+
+    async def send(_):
+        raise error("the client has gone")
+
+    doorman = Doorman(5)
+    async with pizza.Session("embedded") as session:
+        answer = Answer(session, Rules(), doorman, PROMPT, {})
+        await answer({"type": "http"}, receive, send)
+        assert doorman.active == 0
+        assert session.statistics.in_flight == session.statistics.queued == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b'{"prompt": ' * 3000, b"[" * 40_000, b'{"prompt": "a b", "budget": ' + b"9" * 30_000 + b"}"],
+    ids=["objects", "lists", "digits"],
+)
+async def test_hostile_json_is_refused(client, data):
+    with served() as app:
+        headers = {"content-type": "application/json"}
+        async with client.post(f"{app.url}/attribute", data=data, headers=headers) as answer:
+            assert 400 <= answer.status < 500
+        assert (await app.health(client))["active"] == 0

@@ -2,16 +2,19 @@
 """Watching an attribution: what is told, when, and what ends with who watches."""
 
 import asyncio
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from support.games import WordGame
 
 import pizza
+from pizza._engine.clock import SystemClock
 from pizza._engine.latest import latest
 from pizza.abc import Metric
 from pizza.errors import AuthError, ConfigError, RefusedError, SessionClosedError
 from pizza.progress import Partial, Progress
+from pizza.testing.clock import ManualClock
 
 WEIGHTS = {"Ana": 0.5, "has": 0.0, "3": 2.0, "red": -0.25, "apples": 1.0}
 PROMPT = "Ana has 3 red apples"
@@ -199,8 +202,34 @@ async def test_a_reader_that_is_slow_misses_steps_and_not_the_result():
             report(step)
         return "the result"
 
-    async with latest(run) as steps:
+    async with latest(run, SystemClock()) as steps:
         assert [step async for step in steps] == [99, "the result"]
+
+
+async def test_steps_can_be_kept_apart_and_the_result_does_not_wait():
+    clock = ManualClock()
+    go = asyncio.Event()
+
+    async def run(report):
+        for step in range(95):
+            await clock.sleep(0.1)
+            report(step)
+        await go.wait()
+        return "the result"
+
+    async def read():
+        async with latest(run, clock, 2.0) as steps:
+            return [(step, clock.now()) async for step in steps]
+
+    reading = asyncio.create_task(read())
+    for _ in range(99):
+        await clock.advance(0.1)
+    stopped = clock.now()
+    go.set()
+    *seen, newest, result = await reading
+    assert [later[1] - earlier[1] for earlier, later in pairwise(seen)] == pytest.approx([2.0] * 4)
+    # Without a moment of waiting: the newest step, and the result.
+    assert (newest, result) == ((94, stopped), ("the result", stopped))
 
 
 async def test_leaving_early_cancels_the_requests():
