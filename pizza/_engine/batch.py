@@ -131,6 +131,7 @@ class Batcher:
         finally:
             # A caller that is gone must not be computed for, if it is not too late.
             future.cancel()
+            self._changed.set()
 
     async def _run(self) -> None:
         try:
@@ -163,9 +164,17 @@ class Batcher:
                 continue
             before = self._arrived
             if wait_s > 0:
-                await self._clock.sleep(wait_s)
+                await self._pause(wait_s)
             if self._arrived == before and not self._more_to_come():
                 return
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for company, but not on behalf of callers that are gone."""
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout(seconds):
+                while any(not future.done() for _, future in self._waiting):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def _answer(self, batch: list[_Item]) -> None:
         """Answer a batch, as long as somebody waits for one of its answers."""
