@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from openai.types import Batch
 
 from pizza.completion import Reply
-from pizza.errors import BackendError, BadRequestError
+from pizza.errors import BackendError, BadRequestError, RateLimitedError
 from pizza_openai.batch_calls import Calls
 from pizza_openai.batch_clock import Clock
 from pizza_openai.batch_journal import Entry, Journal
@@ -120,7 +120,7 @@ class Run:
                     if again.free or self._another(ask):
                         waiting.append(ask)
                     else:
-                        yield ask, again.why
+                        yield ask, self._final(again.why)
                 if turn.progress or not turn.queue_full:
                     self._stuck_since = None
                 else:
@@ -298,7 +298,13 @@ class Run:
             turn.again += [(ask, Again(why=error, free=patient)) for ask in asks]
             return
         for ask in asks:
-            yield ask, error
+            yield ask, self._final(error)
+
+    def _final(self, error: BackendError) -> BackendError:
+        # A limit of batches is none of single requests: the scheduler's gate must not close for it.
+        if isinstance(error, RateLimitedError):
+            return self._lines.unavailable(str(error).rstrip("."))
+        return error
 
     # --- leaving ------------------------------------------------------------------------------
 
