@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -207,15 +208,17 @@ class Records(Source):
 def _object(line: bytes) -> Mapping[str, Any] | str:
     try:
         value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Slower, with messages that help more, and for half characters, which are legal JSON.
         try:
-            line.decode()
-        except UnicodeDecodeError as wrong:
+            value = json.loads(line.decode())
+        except UnicodeDecodeError as error:
             return (
-                f"this is not UTF-8 text (byte {wrong.start} of the line). Convert the file first, "
+                f"this is not UTF-8 text (byte {error.start} of the line). Convert the file first, "
                 "for example: iconv -f LATIN1 -t UTF-8 FILE"
             )
-        return f"this is not JSON: {error}. Expected an object per line."
+        except (ValueError, RecursionError) as error:
+            return f"this is not JSON: {error}. Expected an object per line."
     if not isinstance(value, dict):
         return f'expected an object like {{"id": ..., "prompt": ...}}, not {type(value).__name__}.'
     return value
