@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from pizza_embedded.server.batch_options import BatchOptions
 from pizza_openai.batch import OpenAIBatchBackend
+from pizza_openai.batch_clock import SystemClock
+from pizza_openai.batch_journal import Journal
+from pizza_openai.batch_lines import Ask
 from pizza_openai.errors import UnknownModelError
 from support.server import served_model
 
@@ -19,6 +22,7 @@ from pizza.errors import (
     AuthError,
     BackendError,
     BudgetExceededError,
+    CacheError,
     CapabilityError,
     ConfigError,
     ContextTooLongError,
@@ -425,6 +429,79 @@ async def test_a_batch_that_is_kept_is_found_by_the_next_run(tmp_path, caplog, q
         assert server.stats["batch_calls"]["create"] == 1
         assert server.stats["batches"] == {"completed": 1}
     assert all(isinstance(result, Reply) for result in results)
+
+
+# --- what a journal may hold ------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a batch into a journal as a program that was killed left it; gives the path."""
+
+    async def made(backend, requests, *, file=None, batch=None, more=()):
+        asks = [Ask(request=request, positions=[0]) for request in requests]
+        assert [backend._lines.prepare(ask) for ask in asks] == [None] * len(asks)
+        path = tmp_path / "journal.sqlite"
+        journal = Journal(path, SystemClock())
+        await journal.plan("tag", [*(ask.key for ask in asks), *more])
+        if file is not None:
+            await journal.uploaded("tag", file)
+        if batch is not None:
+            await journal.created("tag", batch)
+        await journal.aclose()
+        return asks
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {},
+        {"more": ["another request"]},
+        {"file": "file-that-has-expired"},
+        {"file": "file-of-more", "more": ["another request"]},
+        {"file": "file-1", "batch": "batch_of_another_account"},
+    ],
+    ids=["planned", "planned more", "file is gone", "file of more", "batch is gone"],
+)
+async def test_what_no_batch_holds_is_handed_over(written, tmp_path, questions, left):
+    journal = str(tmp_path / "journal.sqlite")
+    with serving() as server:
+        async with opened(server, journal=journal) as backend:
+            await written(backend, questions(3), **left)
+            results = await answers(backend, questions(4))
+        assert server.stats["batch_lines"] == 4
+        assert server.stats["batches"] == {"completed": sum(server.stats["batches"].values())}
+        async with opened(server, journal=journal) as backend:
+            again = await answers(backend, questions(4))
+        assert server.stats["batch_lines"] == 4
+    assert all(isinstance(result, Reply) for result in results)
+    assert [r.completion for r in again] == [r.completion for r in results]
+
+
+async def test_a_file_that_was_uploaded_is_used(written, tmp_path, questions):
+    journal = str(tmp_path / "journal.sqlite")
+    with serving() as server:
+        async with opened(server, journal=journal) as backend:
+            asks = await written(backend, questions(3))
+            content = b"".join(backend._lines.line(ask) for ask in asks)
+            await backend._calls.upload("tag", content)
+            results = await answers(backend, questions(5))
+        assert server.stats["batch_lines"] == 5
+        # The one that was there, and one for the two requests that were not in it.
+        assert server.stats["batch_calls"]["upload"] == 2
+        assert server.stats["batch_calls"]["create"] == 2
+    assert all(isinstance(result, Reply) for result in results)
+
+
+async def test_a_journal_that_cannot_be_used_costs_nothing(tmp_path, questions):
+    (tmp_path / "journal").write_text("something else, and long enough to be seen as such" * 5)
+    with serving() as server:
+        async with opened(server, journal=str(tmp_path / "journal")) as backend:
+            with pytest.raises(CacheError, match="not a database"):
+                await answers(backend, questions(2))
+        assert server.stats["batch_calls"] == {}
 
 
 # --- said beforehand --------------------------------------------------------------------------

@@ -164,7 +164,9 @@ class Run:
                 file = entry.file or await self._calls.find_file(entry.tag, entry.created)
                 if file is not None:
                     self._jobs[entry.tag] = job
-                    job.batch = await self._create(entry.tag, file, entry.created)
+                    # Refused, e.g. because the file has expired: it is uploaded anew.
+                    with contextlib.suppress(BadRequestError):
+                        job.batch = await self._create(entry.tag, file, entry.created)
             if job.batch is None:
                 self._jobs.pop(entry.tag, None)
                 await self._journal.forget(entry.tag)
@@ -224,10 +226,10 @@ class Run:
                 batch = await self._calls.retrieve(job.batch)
                 if batch is not None and batch.status in OPEN:
                     continue
+                del self._jobs[job.tag]  # it has ended: there is nothing to cancel
                 async with contextlib.aclosing(self._read(turn, job, batch)) as found:
                     async for result in found:
                         yield result
-                del self._jobs[job.tag]
             if self._jobs:
                 await self._clock.sleep(wait)
                 wait = min(wait * _GROWTH, self._options.poll_max_s)
