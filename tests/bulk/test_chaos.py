@@ -180,6 +180,7 @@ def test_the_second_process_on_a_directory_refuses(prompts, tmp_path):
     assert len(scores(tmp_path / "run")) == 12
 
 
+@pytest.mark.slow
 def test_sigterm_and_ctrl_c_end_it_in_good_order(prompts, tmp_path):
     path = prompts(25)
     with served_model(latency="0.05") as server:
