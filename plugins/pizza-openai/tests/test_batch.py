@@ -514,6 +514,7 @@ async def test_it_says_that_answers_may_take_a_day(questions, caplog):
                 await answers(backend, questions(2))
     assert "2 requests are in batch batch_" in caplog.text
     assert "may take up to 24 hours" in caplog.text
+    assert backend.batch_window_s == 24 * 3600
 
 
 @pytest.mark.parametrize(

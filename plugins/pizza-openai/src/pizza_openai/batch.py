@@ -23,9 +23,6 @@ from pizza_openai.batch_options import MAX_REQUESTS, BatchOptions
 from pizza_openai.batch_run import Run
 from pizza_openai.client import make_client
 
-LONGEST_S = 24 * 3600.0
-"""How long OpenAI may take for a batch, and so for every round of a method, seconds."""
-
 _DISCOUNT = 0.5
 _TRANSFER_S = 600.0  # one upload of 200 MB on a slow line
 
@@ -45,6 +42,7 @@ class OpenAIBatchBackend(OpenAIBackend):
     """
 
     batch_size = MAX_REQUESTS
+    batch_window_s = 24 * 3600.0
     times_out = False
     batches_at_once = 16
 
