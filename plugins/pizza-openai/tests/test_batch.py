@@ -27,6 +27,7 @@ from pizza.errors import (
     ConfigError,
     ContextTooLongError,
     MalformedResponseError,
+    PizzaError,
     RetriesExhaustedError,
     TransientError,
     UnknownNameError,
@@ -84,6 +85,13 @@ async def answers(backend, requests):
         found[position] = result
     assert sorted(found) == list(range(len(requests)))
     return [found[position] for position in range(len(requests))]
+
+
+async def outcome(work):
+    try:
+        return await work
+    except PizzaError as error:
+        return error
 
 
 async def until(condition):
@@ -298,6 +306,24 @@ async def test_results_that_cannot_be_read_are_said_and_their_requests_fail(ques
         assert server.stats["batch_lines"] == 8
     assert all(isinstance(result, Reply) for result in again)
     assert "2 lines of the results" in caplog.text
+
+
+async def test_a_cap_holds_in_batches(questions):
+    with serving() as server:
+        async with pizza.Session(
+            "openai-batch:embedded",
+            base_url=server.base_url,
+            backend_options={"journal": "off", **FAST},
+            budget=pizza.Budget(max_calls=10),
+        ) as opened_session:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(outcome(opened_session.submit(one))) for one in questions(15)
+                ]
+            refused = [isinstance(task.result(), BudgetExceededError) for task in tasks]
+            assert sum(refused) == 5
+            assert opened_session.statistics.calls == 10
+        assert server.stats["batch_lines"] == 10
 
 
 async def test_unreadable_results_count_against_the_budget(ask):
