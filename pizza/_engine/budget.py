@@ -132,7 +132,11 @@ class Ledger:
             return
         self._add(self._reserved, reserved, -1)
         self._add(self._spent, spent, 1)
-        self._note()
+        # What is noted is at least what is spent: the next reservation notes it anew. Here it is
+        # noted when nothing is under way, and when an attempt cost more than its worst case.
+        dearer = spent.tokens > reserved.tokens or spent.cost > reserved.cost
+        if dearer or not self._reserved["calls"]:
+            self._note()
         self._wake()
 
     def _note(self) -> None:

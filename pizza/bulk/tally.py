@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import zlib
@@ -12,6 +13,8 @@ from pizza.errors import ConfigError
 from pizza.limits import Spent
 
 _RECORD = struct.Struct("<4sQQQdI")
+_BODY = struct.Struct("<4sQQQd")
+_CRC = struct.Struct("<I")
 _MAGIC = b"PZSP"
 _SLOT = 64
 
@@ -19,9 +22,10 @@ _SLOT = 64
 class TallyFile:
     """Two records in one small file, written in turn: one of them is always whole.
 
-    A record is written by one system call into the page cache, which outlives the process that
-    wrote it; after a power cut the last second may be missing. Records hold what is under way at
-    its worst case, so what is left by a killed run is never too little.
+    A record is written into the page cache through shared memory, without a system call; the page
+    cache outlives the process that wrote it, and after a power cut the last seconds may be missing.
+    Records hold what is under way at its worst case, so what is left by a killed run is never too
+    little.
 
     Args:
         path: The file; made when it is not there.
@@ -38,6 +42,8 @@ class TallyFile:
             if not self._number:
                 # Room for both records: what is written later needs none, on a full disk either.
                 os.pwrite(self._file, bytes(2 * _SLOT), 0)
+                os.fsync(self._file)
+            self._memory = mmap.mmap(self._file, 2 * _SLOT)
         except BaseException:
             os.close(self._file)
             raise
@@ -50,16 +56,17 @@ class TallyFile:
     def write(self, spent: Spent) -> None:
         """Write a record.
 
-        Cost: about 2 us.
+        Cost: about 3 us.
         """
         self._number += 1
         self._spent = spent
-        body = _RECORD.pack(_MAGIC, self._number, spent.calls, spent.tokens, spent.cost, 0)
-        checked = body[:-4] + struct.pack("<I", zlib.crc32(body[:-4]))
-        os.pwrite(self._file, checked, _SLOT * (self._number % 2))
+        body = _BODY.pack(_MAGIC, self._number, spent.calls, spent.tokens, spent.cost)
+        start = _SLOT * (self._number % 2)
+        self._memory[start : start + _RECORD.size] = body + _CRC.pack(zlib.crc32(body))
 
     def close(self) -> None:
         """Close the file."""
+        self._memory.close()
         os.close(self._file)
 
 
