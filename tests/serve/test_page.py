@@ -6,6 +6,7 @@ import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 pytest.importorskip("fastapi", reason="pip install --group serve")
@@ -146,27 +147,24 @@ async def test_stop_ends_the_work_on_the_server():
             await page.press("#prompt", "Control+Enter")
             await page.wait_for_selector("#words .unit:not(.unknown)")
             await page.keyboard.press("Escape")
-            await page.wait_for_function(
-                "async () => { const h = await (await fetch('/health')).json();"
-                " return h.active === 0 && h.statistics.in_flight === 0 }"
-            )
+            async with aiohttp.ClientSession() as client:
+                health = await app.idle(client, model)
+            assert health["active"] == health["statistics"]["in_flight"] == 0
+            assert model.stats["in_flight"] == 0
             assert await page.text_content("#status") == "stopped"
             assert await page.is_disabled("#stop")
             assert complaints == []
         assert sum(model.stats["requests"].values()) < 4 * 17
-        assert model.stats["in_flight"] == 0
 
 
 async def test_closing_the_page_ends_the_work_on_the_server():
-    import aiohttp
-
     with served_model(latency="0.2") as model, slow(model) as app:
         async with opened(app) as (page, _):
             await page.fill("#prompt", " ".join([PROMPT] * 4))
             await page.press("#prompt", "Control+Enter")
             await page.wait_for_selector("#words .unit:not(.unknown)")
         async with aiohttp.ClientSession() as client:
-            health = await app.idle(client)
+            health = await app.idle(client, model)
         assert health["active"] == health["statistics"]["in_flight"] == 0
         assert sum(model.stats["requests"].values()) < 4 * 17
 

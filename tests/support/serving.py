@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import uvicorn
+from support.server import ServedModel
 
 import pizza
 
@@ -32,17 +33,35 @@ class Served:
             assert answer.status == 200
             return await answer.json()
 
-    async def idle(self, client: aiohttp.ClientSession) -> dict[str, Any]:
-        """Ask for its health until nothing is running; the last answer, whatever it says."""
+    async def idle(
+        self, client: aiohttp.ClientSession, model: ServedModel | None = None
+    ) -> dict[str, Any]:
+        """Ask for its health until nothing is running; the last answer, whatever it says.
+
+        Args:
+            client: Asks.
+            model: The model's server, which learns a moment later that a caller has gone.
+        """
         until = time.monotonic() + PATIENCE_S
         while True:
             found = await self.health(client)
-            busy = found["active"], found["statistics"]["in_flight"], found["statistics"]["queued"]
-            if busy == (0, 0, 0) or time.monotonic() > until:
-                return found
+            busy = [found["active"], *(found["statistics"][k] for k in ("in_flight", "queued"))]
+            if not any(busy) or time.monotonic() > until:
+                break
+        if model is not None:
+            await deserted(client, model)
+        return found
 
     def ask(self, client: aiohttp.ClientSession, prompt: str, **more: Any) -> Any:
         return client.post(f"{self.url}/attribute", json={"prompt": prompt, **more})
+
+
+async def deserted(client: aiohttp.ClientSession, model: ServedModel) -> None:
+    """Ask a model's server how it is until it has noticed that all callers have gone."""
+    until = time.monotonic() + PATIENCE_S
+    while model.stats["in_flight"] and time.monotonic() < until:
+        async with client.get(model.base_url.removesuffix("/v1") + "/health") as answer:
+            assert answer.status == 200
 
 
 async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, dict[str, Any]]]:
