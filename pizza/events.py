@@ -151,7 +151,8 @@ class RunEnded(Event):
     """A run is over.
 
     Attributes:
-        reason: ``"finished"``, ``"budget"``, ``"circuit"``, ``"storage"`` or ``"interrupted"``.
+        reason: ``"finished"``, ``"budget"``, ``"circuit"``, ``"storage"``, ``"interrupted"`` or
+            ``"error"``.
         message: What stopped it and what to do, or empty.
         done: Rows with a result.
         failed: Rows without one.

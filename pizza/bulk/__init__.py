@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pizza.bulk.parts import attribution_of as attribution_of
     from pizza.bulk.rows import Columns as Columns
     from pizza.bulk.rows import Row as Row
-    from pizza.bulk.runner import Summary as Summary
+    from pizza.bulk.settings import Summary as Summary
     from pizza.bulk.sources import Source as Source
     from pizza.bulk.tables import source_of as source_of
 
@@ -32,7 +32,7 @@ _HOMES = {
     "merge": "pizza.bulk.merging",
     "attribution_of": "pizza.bulk.parts",
     **dict.fromkeys(("Columns", "Row"), "pizza.bulk.rows"),
-    "Summary": "pizza.bulk.runner",
+    "Summary": "pizza.bulk.settings",
     "Source": "pizza.bulk.sources",
     "source_of": "pizza.bulk.tables",
 }

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pizza.bulk.rows import Columns
-from pizza.bulk.runner import Runner, Settings, Summary
+from pizza.bulk.runner import Runner
+from pizza.bulk.settings import Settings, Summary
 from pizza.bulk.sources import Source
 from pizza.bulk.tables import arrow, source_of
 from pizza.errors import ConfigError

@@ -8,31 +8,23 @@ import contextlib
 import itertools
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pizza.bulk.census import Census, contains, take_census
-from pizza.bulk.circuit import Circuit, may_pass
 from pizza.bulk.configuration import configuration
 from pizza.bulk.directory import RunDirectory
 from pizza.bulk.progress import Standing
 from pizza.bulk.rows import Row, id_hash
-from pizza.bulk.sources import Source
+from pizza.bulk.settings import Settings, Summary
 from pizza.bulk.store import Store
+from pizza.bulk.troubles import Troubles, bad_row
 from pizza.bulk.writer import PartWriter
-from pizza.errors import (
-    BudgetExceededError,
-    BudgetTooSmallError,
-    CacheError,
-    ConfigError,
-    PizzaError,
-)
-from pizza.events import Event, Pace, PartWritten, RowEvent, RowStarted, RunEnded, RunOpened
-from pizza.limits import Budget, Spent
+from pizza.errors import PizzaError
+from pizza.events import Event, Pace, PartWritten, RowStarted, RunEnded, RunOpened
+from pizza.limits import Budget
 from pizza.session import Item, Outcome, Session
 
 if TYPE_CHECKING:
@@ -41,52 +33,6 @@ if TYPE_CHECKING:
 _READ = 64
 _LOG_PACE = 60
 _TICK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a run is made; see `pizza.bulk.run`."""
-
-    source: Source
-    directory: Path
-    model: Any
-    options: Mapping[str, Any]
-    session: Mapping[str, Any]
-    workers: int = 16
-    keep: str = "scores"
-    part_rows: int = 512
-    circuit: int = 5
-    skip_bad_rows: bool = False
-    retry_failed: bool = False
-    resume: bool | None = None
-    cache: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """How a run ended.
-
-    Attributes:
-        reason: ``"finished"``, ``"budget"``, ``"circuit"`` or ``"storage"``.
-        message: What stopped it and what to do, or empty.
-        rows: Rows of the input.
-        done: Rows with a result.
-        failed: Rows without one; ``failures.jsonl`` says why.
-        spent: What all runs in the directory spent.
-        seconds: How long this one took.
-        directory: Where the results are.
-        error: What stopped it, or ``None``.
-    """
-
-    reason: str
-    message: str
-    rows: int
-    done: int
-    failed: int
-    spent: Spent
-    seconds: float
-    directory: Path
-    error: PizzaError | None = None
 
 
 class Runner:
@@ -100,13 +46,8 @@ class Runner:
     def __init__(self, settings: Settings, listen: Callable[[Event], None]) -> None:
         self._settings = settings
         self._listen = listen
-        self._circuit = Circuit(settings.circuit)
         self._under_way: dict[int, tuple[Row, int]] = {}
-        self._suspicious: list[dict[str, Any]] = []
-        self._reason = "finished"
-        self._error: PizzaError | None = None
         self._ticks = 0
-        self._budget: Budget = settings.session.get("budget") or Budget()
 
     async def go(self) -> Summary:
         """Run until there is nothing left to do or a reason to stop.
@@ -124,6 +65,8 @@ class Runner:
             done = await asyncio.to_thread(directory.done)
             given_up = self._sorted_out(directory, census, done)
             self._directory = directory
+            budget = settings.session.get("budget") or Budget()
+            self._troubles = Troubles(directory, settings.circuit, budget)
             self._skipped = np.union1d(done, given_up)
             self._standing = Standing(
                 total=census.rows,
@@ -142,8 +85,8 @@ class Runner:
             try:
                 if self._standing.done + self._standing.failed < census.rows:
                     await self._send()
-            except BaseException:
-                self._end("interrupted")
+            except BaseException as error:
+                self._end("error" if isinstance(error, Exception) else "interrupted", str(error))
                 raise
             return self._summary(began)
 
@@ -173,7 +116,7 @@ class Runner:
             if not (failure.get("again") or self._settings.retry_failed):
                 kept.append(failure)
         hashes = sorted(id_hash(failure["id"]) for failure in kept)
-        bad = [_bad_row(str(fault.where), fault.message) for fault in census.faults]
+        bad = [bad_row(fault) for fault in census.faults]
         directory.keep_failures([*bad, *kept])
         return np.array(hashes, dtype=np.uint64)
 
@@ -213,30 +156,36 @@ class Runner:
             async for outcome in outcomes:
                 row, place = self._under_way.pop(outcome.index)
                 try:
-                    if outcome.attribution is not None:
-                        self._clear_suspicion()
-                        await writer.add(row, place, outcome.attribution)
-                        self._standing.done += 1
-                    else:
-                        self._failed(row, place, outcome)
+                    await self._take(outcome, row, place, writer)
                 except OSError as error:
-                    self._stop("storage", _no_room(self._directory.path, error))
-                if self._reason in ("circuit", "storage"):
+                    self._troubles.no_room(error)
+                if self._troubles.hopeless:
                     # Leaving the block cancels what is under way.
                     return
-        for failure in self._suspicious:
-            self._directory.note_failure(failure)
+        try:
+            self._troubles.note()
+        except OSError as error:
+            self._troubles.no_room(error)
+
+    async def _take(self, outcome: Outcome, row: Row, place: int, writer: PartWriter) -> None:
+        if outcome.attribution is None:
+            error = outcome.error or PizzaError("the prompt failed without an error")
+            self._standing.failed += self._troubles.failed(row, place, error)
+            return
+        self._troubles.succeeded()
+        self._standing.done += 1
+        await writer.add(row, place, outcome.attribution)
 
     async def _items(self) -> AsyncIterator[Item]:
         """Rows without a result, read in pieces on a thread, numbered as they are given."""
         rows = self._pending()
         number = 0
-        while self._reason == "finished":
+        while self._troubles.reason == "finished":
             piece = await asyncio.to_thread(lambda: list(itertools.islice(rows, _READ)))
             if not piece:
                 return
             for row, place in piece:
-                if self._reason != "finished":
+                if self._troubles.reason != "finished":
                     return
                 self._under_way[number] = (row, place)
                 number += 1
@@ -251,63 +200,11 @@ class Runner:
                     yield row, place
                 place += 1
 
-    # --- what came of it ----------------------------------------------------------------------
-
-    def _failed(self, row: Row, place: int, outcome: Outcome) -> None:
-        error = outcome.error or PizzaError("the prompt failed without an error")
-        if isinstance(error, BudgetExceededError) or self._too_small_for(error):
-            # Rows under way go on: their answers are paid for. No further one is begun.
-            self._stop("budget", self._cap_reached(error))
-            return
-        if isinstance(error, CacheError):
-            self._stop("storage", error)
-            return
-        self._circuit.failed(error)
-        self._suspicious.append(_failure(row, place, error))
-        if self._circuit.open:
-            # They are to be done again: it was not their fault.
-            self._standing.failed -= len(self._suspicious) - 1
-            self._suspicious.clear()
-            self._stop("circuit", error)
-            return
-        self._standing.failed += 1
-        if not self._circuit.suspicious:
-            self._clear_suspicion()
-
-    def _too_small_for(self, error: PizzaError) -> bool:
-        """Whether a prompt found too little left of a cap that would have sufficed at first."""
-        cap = self._budget.max_calls
-        return isinstance(error, BudgetTooSmallError) and cap is not None and error.needed <= cap
-
-    def _cap_reached(self, error: PizzaError) -> PizzaError:
-        if isinstance(error, BudgetExceededError):
-            return error
-        spent = self._directory.tally.spent.calls
-        return BudgetExceededError(
-            f"the budget is used up: max_calls={self._budget.max_calls}, spent {spent}, and the "
-            "next prompt needs more than is left. Run again with a larger budget to go on from "
-            "here.",
-            kind="calls",
-            limit=float(self._budget.max_calls or 0),
-            spent=spent,
-        )
-
-    def _clear_suspicion(self) -> None:
-        """The failures in a row were their prompts' own: note them."""
-        self._circuit.succeeded()
-        for failure in self._suspicious:
-            self._directory.note_failure(failure)
-        self._suspicious.clear()
-
-    def _stop(self, reason: str, error: PizzaError) -> None:
-        if self._reason == "finished":
-            self._reason, self._error = reason, error
-
     def _flush(self, writer: PartWriter) -> None:
         try:
             writer.flush()
         except OSError as error:
-            self._stop("storage", _no_room(self._directory.path, error))
+            self._troubles.no_room(error)
 
     def _note_model(self, session: Session) -> None:
         known = [
@@ -350,14 +247,14 @@ class Runner:
         try:
             self._directory.log(event.to_dict())
         except OSError as error:
-            self._stop("storage", _no_room(self._directory.path, error))
+            self._troubles.no_room(error)
 
-    def _end(self, reason: str) -> RunEnded:
+    def _end(self, reason: str, message: str = "") -> RunEnded:
         standing = self._standing
         event = RunEnded(
             at=time.time(),
             reason=reason,
-            message=str(self._error or ""),
+            message=message,
             done=standing.done,
             failed=standing.failed,
             total=standing.total,
@@ -367,7 +264,7 @@ class Runner:
         return event
 
     def _summary(self, began: float) -> Summary:
-        ended = self._end(self._reason)
+        ended = self._end(self._troubles.reason, str(self._troubles.error or ""))
         return Summary(
             reason=ended.reason,
             message=ended.message,
@@ -377,44 +274,5 @@ class Runner:
             spent=ended.spent,
             seconds=time.monotonic() - began,
             directory=self._directory.path,
-            error=self._error,
+            error=self._troubles.error,
         )
-
-
-def _failure(row: Row, place: int, error: PizzaError) -> dict[str, Any]:
-    cause = error.__cause__
-    return {
-        "id": row.id,
-        "row": place,
-        "where": row.where,
-        "kind": type(error).__name__,
-        "message": str(error),
-        "cause": None if cause is None else f"{type(cause).__name__}: {cause}",
-        "again": may_pass(error),
-        "at": time.time(),
-    }
-
-
-def _bad_row(where: str, message: str) -> dict[str, Any]:
-    return {
-        "id": None,
-        "row": None,
-        "where": where,
-        "kind": "BadRow",
-        "message": message,
-        "cause": None,
-        "again": False,
-        "at": time.time(),
-    }
-
-
-def _no_room(path: Path, error: OSError) -> CacheError:
-    failure = CacheError(
-        f"cannot write to {path}: {error.strerror or error}. Make room, and run the same command "
-        "again: it goes on from here and pays for nothing twice."
-    )
-    failure.__cause__ = error
-    return failure
-
-
-__all__ = ["ConfigError", "RowEvent", "Runner", "Settings", "Summary"]

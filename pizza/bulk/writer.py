@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,9 @@ class PartWriter:
         self._rows = rows
         self._full = full
         self._written = written
+        # A flush that was begun on a thread goes on when its caller is cancelled; the last one
+        # waits for it.
+        self._writing = threading.Lock()
         self._batches: list[Any] = []
         self._bytes = 0
         self._since = time.monotonic()
@@ -59,7 +63,7 @@ class PartWriter:
         self._bytes += batch.nbytes
         waited = time.monotonic() - self._since
         if len(self._batches) >= self._rows or self._bytes >= _BYTES or waited >= _SECONDS:
-            await asyncio.to_thread(self.flush)
+            self._report(await asyncio.to_thread(self._write))
 
     def flush(self) -> None:
         """Write what is there, if anything is.
@@ -67,8 +71,16 @@ class PartWriter:
         Raises:
             OSError: It cannot be written.
         """
-        if not self._batches:
-            return
-        path = self._directory.write(self._batches)
-        rows, self._batches, self._bytes = len(self._batches), [], 0
-        self._written(path, rows)
+        self._report(self._write())
+
+    def _write(self) -> tuple[Path, int] | None:
+        with self._writing:
+            if not self._batches:
+                return None
+            path = self._directory.write(self._batches)
+            rows, self._batches, self._bytes = len(self._batches), [], 0
+            return path, rows
+
+    def _report(self, written: tuple[Path, int] | None) -> None:
+        if written is not None:
+            self._written(*written)
