@@ -27,7 +27,13 @@ from pizza.abc import Backend, ResponseCache
 from pizza.attribution import Attribution, Target
 from pizza.capability import Capability
 from pizza.completion import Completion, Generation, Request
-from pizza.errors import ConfigError, PizzaError, PluginContractError, SessionClosedError
+from pizza.errors import (
+    ConfigError,
+    PizzaError,
+    PluginContractError,
+    PluginError,
+    SessionClosedError,
+)
 from pizza.events import RowEvent, RowFailed, RowFinished, RowStarted
 from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy, Tally
 from pizza.progress import Partial, Progress
@@ -524,6 +530,8 @@ class Session:
                 made = await self.attribute(item.prompt, **{**options, **item.options})
             except PizzaError as error:
                 outcome = replace(outcome, error=error)
+            except Exception as error:  # a bug that one prompt meets must not end all others
+                outcome = replace(outcome, error=_bug(error))
             else:
                 outcome = replace(outcome, attribution=made)
             listen(_event_of(outcome, at=self._clock.time(), seconds=self._clock.now() - began))
@@ -572,6 +580,15 @@ class Session:
                 found = await backend.probe(send, frozenset(unknown))
                 self._confirmed.update({c: c in found for c in unknown})
         return certain | {c for c, there in self._confirmed.items() if there}
+
+
+def _bug(error: Exception) -> PluginError:
+    found = PluginError(
+        f"explaining it failed with {type(error).__name__}: {error}. This is a bug in pizza or in "
+        "a plugin: explain this prompt alone to see where."
+    )
+    found.__cause__ = error
+    return found
 
 
 def _event_of(outcome: Outcome, *, at: float, seconds: float) -> RowEvent:

@@ -264,6 +264,9 @@ class Runner:
         return event
 
     def _summary(self, began: float) -> Summary:
+        if self._troubles.reason == "storage":
+            # Results that were computed and could not be written are computed again.
+            self._standing.done = len(self._directory.done())
         ended = self._end(self._troubles.reason, str(self._troubles.error or ""))
         return Summary(
             reason=ended.reason,

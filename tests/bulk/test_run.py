@@ -11,6 +11,7 @@ import pytest
 from support.server import served_model
 
 import pizza
+import pizza.abc
 from pizza import bulk
 from pizza.bulk.parts import attribution_of
 from pizza.errors import ConfigError
@@ -246,3 +247,43 @@ async def test_options_that_make_no_sense_are_refused(served, prompts, tmp_path)
     ):
         with pytest.raises(ConfigError, match=said):
             await bulk.run(path, tmp_path / "run", **{**served, **wrong})
+
+
+class Fragile(pizza.abc.Metric):
+    """Compares lengths, and has a bug that prompts about pears meet."""
+
+    def compare(self, reference, perturbed):
+        if "7" in reference.text or any("7" in other.text for other in perturbed):
+            raise ZeroDivisionError("a bug")
+        lengths = [[len(reference.text) - len(other.text)] for other in perturbed]
+        return np.repeat(np.array(lengths, dtype=float), 1 + len(reference.tokens), axis=1)
+
+
+async def test_a_bug_that_one_prompt_meets_ends_no_other(served, tmp_path):
+    rows = [
+        {"id": n, "prompt": f"Eva has {n} hats. How many hats does Eva have?"} for n in (3, 7, 4)
+    ]
+    options = {**served["options"], "metrics": Fragile()}
+    summary = await bulk.run(rows, tmp_path / "run", **{**served, "options": options})
+    assert (summary.done, summary.failed) == (2, 1)
+    (failure,) = map(json.loads, (tmp_path / "run" / "failures.jsonl").read_text().splitlines())
+    assert (failure["id"], failure["kind"]) == ("7", "PluginError")
+    assert failure["cause"] == "ZeroDivisionError: a bug"
+
+
+async def test_prompts_of_attribute_many_have_names_and_options_of_their_own(served):
+    session_options = {k: v for k, v in served.items() if k != "options"}
+    seen = []
+    async with pizza.Session(**session_options) as session:
+        items = [
+            pizza.Item(prompt="Eva has 4 hats.", id="a", options={"units": "sentence"}),
+            pizza.Item(prompt="Eva has 5 hats.", id="b"),
+            "Eva has 6 hats.",
+        ]
+        async with session.attribute_many(
+            items, on_event=seen.append, **served["options"]
+        ) as outcomes:
+            found = {outcome.id: outcome.attribution async for outcome in outcomes}
+    assert {name: len(made.units) for name, made in found.items()} == {"a": 1, "b": 4, None: 4}
+    finished = [event for event in seen if isinstance(event, RowFinished)]
+    assert {event.id: event.calls for event in finished} == {k: v.calls for k, v in found.items()}
