@@ -201,7 +201,7 @@ def _truth(game: Known) -> np.ndarray:
 
 def games(n: int, k: int, seeds: int, *, dense: bool = False) -> Iterator[tuple[int, Known]]:
     """Sparse: saturating, noise 0.1. Dense: on the logit scale, noise 0.3."""
-    # Constants were chosen on games 0 to 99.
+    # Constants were chosen on games 0 to 119.
     for seed in range(FIRST, FIRST + seeds):
         yield seed, calibrated(n, k, seed, link=not dense, noise=0.3 if dense else 0.1)
 

@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import NormalDist
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pizza._certainty import holm, quantile
 from pizza._jsonable import array, numbers, plain
 from pizza.completion import Completion, Usage, frozen_array
 from pizza.errors import ConfigError, ResultFormatError
@@ -42,8 +42,21 @@ _WITHOUT_EVIDENCE = (
     "saved by an older pizza (schema version 1), which kept no answers: what is not in the file "
     "(other metrics, spans, contrasts) needs a new run."
 )
+MAX_COMPARED = 2000
+"""Units up to which all are compared with all: the table has a place for each pair."""
 # A result file comes from anywhere: nothing honest is larger, and nothing may kill the reader.
 MAX_FILE_BYTES = 1 << 30
+_DAMAGED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    ConfigError,
+)
+"""What reading damaged or hostile data ends in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -208,7 +221,7 @@ class Attribution:
         Raises:
             ConfigError: The level is not between 0 and 1.
         """
-        z = _quantile(level)
+        z = quantile(level)
         errors = self.standard_errors
         half = np.full(self.scores.shape, np.nan) if errors is None else z * errors
         return np.stack([self.scores - half, self.scores + half])
@@ -224,27 +237,47 @@ class Attribution:
         """
         errors = self.standard_errors
         if errors is None:
-            _quantile(level)
+            quantile(level)
             return np.zeros(len(self.units), dtype=bool)
-        return _holm(self.unit_scores, errors[0], level)
+        return holm(self.unit_scores, errors[0], level)
 
-    def differ(self, level: float = 0.9) -> NDArray[np.bool_]:
-        """Which pairs of units have different whole-output scores, ``(n_units, n_units)``.
+    def differ(self, level: float = 0.9, *, unit: int | None = None) -> NDArray[np.bool_]:
+        """Which pairs of units have different whole-output scores.
 
-        As `differs_from_zero`, over all pairs. The two errors are taken as independent, which
-        those of random coalitions nearly are.
+        As `differs_from_zero`, over all pairs that are compared. The two errors are taken as
+        independent, which those of random coalitions nearly are.
+
+        Args:
+            level: Probability with which no such statement is wrong.
+            unit: Compare this unit with the others, and not all with all.
+
+        Returns:
+            ``(n_units, n_units)``, or ``(n_units,)`` for one unit.
 
         Raises:
-            ConfigError: The level is not between 0 and 1.
+            ConfigError: The level is not between 0 and 1, there is no such unit, or there are too
+                many units to compare all with all.
         """
+        quantile(level)
         n, errors = len(self.units), self.standard_errors
-        result = np.zeros((n, n), dtype=bool)
+        if unit is not None and not 0 <= unit < n:
+            raise ConfigError(f"there is no unit {unit!r}: units are numbered 0 to {n - 1}.")
+        if unit is None and n > MAX_COMPARED:
+            raise ConfigError(
+                f"{n} units are too many to compare all with all ({MAX_COMPARED} are not). Compare "
+                "one with the others: differ(unit=...)."
+            )
+        result = np.zeros((n, n) if unit is None else n, dtype=bool)
         if errors is None:
-            _quantile(level)
+            return result
+        if unit is not None:
+            others = np.flatnonzero(np.arange(n) != unit)
+            gaps = self.unit_scores[unit] - self.unit_scores[others]
+            result[others] = holm(gaps, np.hypot(errors[0, unit], errors[0, others]), level)
             return result
         first, second = np.triu_indices(n, 1)
         gaps = self.unit_scores[first] - self.unit_scores[second]
-        result[first, second] = _holm(gaps, np.hypot(errors[0, first], errors[0, second]), level)
+        result[first, second] = holm(gaps, np.hypot(errors[0, first], errors[0, second]), level)
         return result | result.T
 
     # --- asking it something else ---------------------------------------------------------------
@@ -424,43 +457,6 @@ class Attribution:
         except (ValueError, RecursionError) as error:
             raise ResultFormatError(f"{source} is not a JSON file: {error}.") from error
         return cls.from_dict(data)
-
-
-def _quantile(level: float) -> float:
-    """How many standard errors a two-sided interval of that level reaches."""
-    if not 0 < level < 1:
-        raise ConfigError(f"the level of an interval is between 0 and 1, not {level!r}.")
-    return NormalDist().inv_cdf((1 + level) / 2)
-
-
-def _holm(
-    values: NDArray[np.float64], errors: NDArray[np.float64], level: float
-) -> NDArray[np.bool_]:
-    """Which values are not 0, so that no such statement is wrong with probability ``level``."""
-    _quantile(level)
-    known = np.flatnonzero(np.isfinite(values) & np.isfinite(errors))
-    result = np.zeros(len(values), dtype=bool)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(values[known] == 0, 0.0, np.abs(values[known]) / errors[known])
-    order = np.argsort(-z, kind="stable")
-    for rank, place in enumerate(order):
-        if z[place] <= NormalDist().inv_cdf(1 - (1 - level) / (2 * (len(known) - rank))):
-            break
-        result[known[place]] = True
-    return result
-
-
-_DAMAGED = (
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    ConfigError,
-)
-"""What reading damaged or hostile data ends in."""
 
 
 def _decoded(data: Mapping[str, Any], *, old: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -179,6 +179,22 @@ class Completion:
                 f"{self.text[:80]!r}."
             )
         return touched[0], touched[-1] + 1
+
+    def window(self, start: int, stop: int) -> Completion:
+        """The completion with the tokens of a half-open range alone, and their text."""
+
+        def cut(values: Any) -> Any:
+            return None if values is None else values[start:stop]
+
+        return replace(
+            self,
+            text="".join(self.tokens[start:stop]),
+            tokens=self.tokens[start:stop],
+            token_ids=cut(self.token_ids),
+            logprobs=cut(self.logprobs),
+            alternative_tokens=cut(self.alternative_tokens),
+            alternative_logprobs=cut(self.alternative_logprobs),
+        )
 
     def distribution(self, position: int) -> dict[str, float]:
         """Alternatives at one position: token text -> natural-log probability (best one if twice).

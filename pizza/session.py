@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
+from pizza._engine.asking import Account
 from pizza._engine.clock import Clock, SystemClock
 from pizza._engine.latest import latest
-from pizza._engine.measure import Account
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
 from pizza._explain import USUAL_METRICS, Job, Meter, explain
@@ -553,6 +553,7 @@ class Session:
             "in_thread": self._in_thread,
             "confirm": self._confirm,
             "meter": self._meter,
+            "probed": frozenset(self._confirmed),
         }
 
     async def _in_thread(

@@ -13,7 +13,7 @@ from pizza.errors import ConfigError
 from pizza.evidence import ALTERNATIVES_VARIABLE, MAX_ALTERNATIVES, Evidence, Packed, pack
 
 if TYPE_CHECKING:
-    from pizza._engine.measure import Question
+    from pizza._engine.asking import Question
 
 
 def most_alternatives() -> int:

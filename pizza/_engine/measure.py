@@ -7,18 +7,17 @@ that a method that asks twice is answered from memory.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pizza import coalition
+from pizza._engine.asking import Account, Question
 from pizza._engine.keeping import Keeper
 from pizza.abc import Metric, PerturbationStrategy
-from pizza.completion import Completion, Generation, Request, Usage, frozen_array
+from pizza.completion import Completion, Generation, Request, frozen_array
 from pizza.errors import (
     BadRequestError,
     ContextTooLongError,
@@ -48,77 +47,6 @@ _NAMES = 5
 _NAME = 24
 
 _OF_ONE_PROMPT = (BadRequestError, ContextTooLongError, RefusedError, IncomparableError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Question:
-    """One request per coalition, and the metrics that read its answers.
-
-    Attributes:
-        kind: ``"complete"`` or ``"score"``.
-        target: The text that is scored.
-        target_ids: The same as token ids, where they are known.
-        reference: The answer to the unperturbed prompt.
-        window: Half-open range of the reference's tokens that counts, or ``None`` for all.
-        metrics: Index into the measurement's metrics, and the metric.
-        sign: 1, or -1 for the other side of a contrast.
-        logprobs: Whether log-probabilities are asked for.
-        repeats: Answers per coalition, whose effects are averaged. A teacher-forced score is the
-            same every time and asked for once.
-    """
-
-    kind: Literal["complete", "score"]
-    reference: Completion
-    metrics: tuple[tuple[int, Metric], ...]
-    target: str | None = None
-    target_ids: tuple[int, ...] | None = None
-    window: tuple[int, int] | None = None
-    sign: int = 1
-    logprobs: bool = True
-    repeats: int = 1
-
-    def request(self, prompt: Prompt, generation: Generation, sample: int = 0) -> Request:
-        """The question about a prompt.
-
-        Args:
-            prompt: Perturbed or not.
-            generation: How the model writes. A model that samples gets another seed for another
-                sample: the same one would make it say the same again.
-            sample: Number of the repetition.
-        """
-        if sample and generation.temperature > 0 and generation.seed is not None:
-            generation = replace(generation, seed=generation.seed + sample)
-        return Request(
-            prompt=prompt,
-            kind=self.kind,
-            target=self.target,
-            target_ids=self.target_ids,
-            logprobs=self.logprobs,
-            generation=generation,
-            sample=sample,
-        )
-
-
-@dataclass(slots=True)
-class Account:
-    """What an attribution has spent so far."""
-
-    calls: int = 0
-    cache_hits: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost: float | None = 0.0
-
-    def add(self, answer: Answer) -> None:
-        """Count one answer."""
-        if answer.cached:
-            self.cache_hits += 1
-            return
-        self.calls += answer.attempts
-        self.usage += answer.completion.usage
-        if answer.cost is None or self.cost is None:
-            self.cost = None
-        else:
-            self.cost += answer.cost
 
 
 class Measurement:
@@ -359,8 +287,11 @@ class Measurement:
         metric: Metric,
         group: Sequence[tuple[int, Completion]],
     ) -> None:
-        answers = [_windowed(completion, question.window) for _, completion in group]
-        reference = _windowed(question.reference, question.window)
+        answers = [completion for _, completion in group]
+        reference = question.reference
+        if question.window is not None:
+            answers = [answer.window(*question.window) for answer in answers]
+            reference = reference.window(*question.window)
         if metric.blocking:
             effects = await self.in_thread(metric.compare, reference, answers)
         else:
@@ -434,61 +365,3 @@ class Measurement:
             self._on_progress(self._progress())
         if self._so_far is not None:
             self._so_far.report(self._progress())
-
-
-def _windowed(completion: Completion, window: tuple[int, int] | None) -> Completion:
-    """The tokens of a completion that count."""
-    if window is None:
-        return completion
-    start, stop = window
-    return replace(
-        completion,
-        text="".join(completion.tokens[start:stop]),
-        tokens=completion.tokens[start:stop],
-        token_ids=None if completion.token_ids is None else completion.token_ids[start:stop],
-        logprobs=None if completion.logprobs is None else completion.logprobs[start:stop],
-        alternative_tokens=(
-            None
-            if completion.alternative_tokens is None
-            else completion.alternative_tokens[start:stop]
-        ),
-        alternative_logprobs=(
-            None
-            if completion.alternative_logprobs is None
-            else completion.alternative_logprobs[start:stop]
-        ),
-    )
-
-
-async def drive(plan: Any, measurement: Measurement, n_units: int, who: str) -> Any:
-    """Run a method's generator to its end and return its scores.
-
-    The generator runs on the session's thread: estimators fit for seconds.
-
-    Raises:
-        PluginContractError: The generator yields or returns something of a wrong shape.
-    """
-    values: NDArray[np.float64] | None = None
-    try:
-        while True:
-            done, asked = await measurement.in_thread(_step, plan, values)
-            if done:
-                return asked
-            checked = coalition.check(asked, n_units, who=f"the method {who!r}")
-            values = await measurement.values(checked)
-    finally:
-        # Who is cancelled while the thread is in the generator leaves it to that: it ends with
-        # its last reference.
-        with contextlib.suppress(ValueError):
-            plan.close()
-
-
-def _step(plan: Any, values: NDArray[np.float64] | None) -> tuple[bool, Any]:
-    """What the generator asks for next, or ``(True, what it returns)``.
-
-    A thread cannot hand a StopIteration to a coroutine.
-    """
-    try:
-        return False, plan.send(values)
-    except StopIteration as finished:
-        return True, finished.value

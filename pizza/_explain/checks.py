@@ -101,8 +101,10 @@ async def confirm(context: Context) -> None:
 
     Cost: at most one short request per uncertain capability that is wanted, once a session.
     """
-    wanted = {Capability.SCORE} if context.scored else set()
-    known = await context.confirm(frozenset(wanted), context.account)
+    wanted = frozenset({Capability.SCORE} if context.scored else ())
+    if context.allowance is not None:
+        context.allowance.calls += probes(context)
+    known = await context.confirm(wanted, context.account)
     if context.job.metrics is None and not known & {Capability.LOGPROBS, Capability.SCORE}:
         compare_texts(context)
     _settle_evidence(context, known)
@@ -201,7 +203,7 @@ def check_budget(context: Context, n_units: int) -> None:
         return
     method = context.job.method
     least, _ = method.value.calls(n_units)
-    references = references_needed(context)
+    references = references_needed(context) + probes(context)
     needed = least * requests_per_coalition(context) + references
     if needed > allowed:
         raise BudgetTooSmallError(
@@ -229,6 +231,18 @@ def requests_per_coalition(context: Context) -> int:
     kinds = {p.evidence == "tokens" and context.scored for p in context.metrics}
     written = (context.job.repeats or 1) if False in kinds else 0
     return written + (True in kinds) + (context.job.target.kind == "contrast")
+
+
+def probes(context: Context) -> int:
+    """Requests that find out what the model can do.
+
+    Counted also when the session knows already: what an attribution may do depends on its budget,
+    and not on what was asked before it.
+    """
+    asks = context.job.evidence != "complete" and any(
+        part.evidence == "tokens" for part in context.metrics
+    )
+    return int(asks and Capability.SCORE in context.backend.uncertain | context.probed)
 
 
 def references_needed(context: Context) -> int:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pizza import coalition
-from pizza._engine.measure import Account, drive
+from pizza._engine.asking import Account
+from pizza._engine.driving import drive
 from pizza._explain.checks import calls_left, negotiate, references_needed, requests_per_coalition
 from pizza._explain.evaluating import Evaluating, case_of, job_of, resolved, reusable
 from pizza._explain.job import Context

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pizza._engine.allowance import Allowance
-from pizza._engine.measure import Account
+from pizza._engine.asking import Account
 from pizza._explain.work import Meter, Reading
 from pizza._parts import Part
 from pizza._plugins import Registry
@@ -63,6 +63,7 @@ class Context:
     meter: Meter = field(default_factory=Meter)
     reading: Reading | None = None
     capabilities: frozenset[Capability] = frozenset()
+    probed: frozenset[Capability] = frozenset()
     metrics: tuple[Part, ...] = ()
     scored: bool = False
     warnings: list[str] = field(default_factory=list)

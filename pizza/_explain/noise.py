@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza._engine.measure import Measurement, Question
+from pizza._engine.asking import Question
+from pizza._engine.measure import Measurement
 from pizza._explain.checks import ANSWERS, answers_wanted
 from pizza._explain.job import Context
 from pizza._explain.reference import ask

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 
 from pizza._engine.allowance import Allowance
-from pizza._engine.measure import Question
-from pizza._explain.checks import requests_per_coalition
+from pizza._engine.asking import Question
+from pizza._explain.checks import calls_left, requests_per_coalition
 from pizza._explain.job import Context
 from pizza.abc import Tariff
 from pizza.completion import Request, frozen_array
@@ -93,7 +93,7 @@ async def tariff_for(
     The prompt is priced with and without all units; what they add is divided among them by length.
 
     Returns:
-        The tariff, or ``None`` for a budget in calls alone.
+        The tariff, or ``None`` for a budget in calls alone, and where nothing costs anything.
     """
     allowance, job = context.allowance, context.job
     if allowance is None or allowance.limit is None or prices is None:
@@ -110,18 +110,17 @@ async def tariff_for(
         return total[0], total[1]
 
     none, whole = await context.in_thread(priced)
+    if whole <= 0:
+        # A model that costs nothing: any budget in dollars pays for everything.
+        return None
     lengths = np.array([len(unit.text) for unit in units], dtype=float)
-    calls = allowance.budget.max_calls
+    left = calls_left(context)
     return Tariff(
         currency=allowance.currency,
         call=none,
         units=frozen_array((whole - none) * lengths / lengths.sum()),
         limit=max(0.0, allowance.limit - allowance.spent),
-        max_calls=(
-            None
-            if calls is None
-            else max(0, calls - allowance.calls) // requests_per_coalition(context)
-        ),
+        max_calls=None if left is None else left // requests_per_coalition(context),
     )
 
 

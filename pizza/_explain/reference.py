@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from pizza._engine.measure import Question
+from pizza._engine.asking import Question
 from pizza._explain.job import Context
 from pizza.completion import Completion, Request
 from pizza.errors import CapabilityError, IncomparableError

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from pizza._engine.measure import Measurement, Question, drive
+from pizza._engine.asking import Question
+from pizza._engine.driving import drive
+from pizza._engine.measure import Measurement
 from pizza._engine.sofar import SoFar
 from pizza._explain.checks import (
     calls_left,
@@ -46,7 +48,7 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
         job: What to do.
         started: Wall-clock time, for the provenance.
         **owned: The fields of the context: registry, backend, its origin, scheduler, budget,
-            in_thread, confirm, meter.
+            in_thread, confirm, meter, probed.
     """
     context = Context(job=job, **owned)
     context.allowance = allowance_for(context)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pizza._engine.measure import _windowed
 from pizza.attribution import Attribution, Target
 from pizza.completion import Completion
 from pizza.errors import ConfigError, IncomparableError
@@ -102,7 +101,7 @@ def explained(
     shown = attribution.output if attribution.output.tokens == reference.tokens else reference
     window = reference.token_window(wanted.span) if wanted.span else None
     side = Side(
-        reference=_windowed(reference, window),
+        reference=reference.window(*window) if window else reference,
         answers=lambda coalition: chosen.completions(coalition, window),
         further=chosen.further,
         written=chosen.kind == "complete",

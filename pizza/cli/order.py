@@ -68,7 +68,7 @@ class Order(Connection):
         }
 
     def _target(self) -> Target | None:
-        span = None if self.span is None else _span(self.span)
+        span = None if self.span is None else span_of(self.span)
         if self.contrast is not None and span is not None:
             raise ConfigError("--span limits one output: it cannot go with --contrast.")
         if self.contrast is not None:
@@ -83,7 +83,7 @@ class Order(Connection):
         return None if span is None else Target.completion(span=span)
 
 
-def _span(text: str) -> tuple[int, int]:
+def span_of(text: str) -> tuple[int, int]:
     """``START:END`` to a pair of numbers.
 
     Raises:

@@ -157,11 +157,11 @@ def _execute(order: _Order) -> int:
 
 
 def _reanalyzed(order: _Order) -> Attribution:
-    from pizza.cli.order import _span
+    from pizza.cli.order import span_of
     from pizza.errors import ConfigError, IncomparableError
     from pizza.specs import parse_choice
 
-    span = None if order.span is None else _span(order.span)
+    span = None if order.span is None else span_of(order.span)
     if order.output is not None:
         folder = order.output.parent
         if order.output.is_dir() or not os.access(folder, os.W_OK):

@@ -83,15 +83,30 @@ def quality(held_out: Floats, values: Floats, cv_r2: float, *, paired: bool) -> 
         "lds": plain(lds),
         "r2": plain(r2),
         "cv_r2": plain(cv_r2),
-        "warning": _warning(cv_r2, r2),
+        "warning": _warning(cv_r2, _error_of_r2(held_out, pieces), r2),
     }
 
 
-def _warning(cv_r2: float, r2: float) -> str | None:
-    if cv_r2 < TOO_SMALL:
+def _error_of_r2(held_out: Floats, pieces: list[Floats]) -> float:
+    """How uncertain the R2 of so few rows left out is: its standard error over rows."""
+    target = pieces[0] if len(pieces) == 1 else (pieces[0] - pieces[1]) / 2
+    known = np.isfinite(held_out) & np.isfinite(target)
+    truth, guess = target[known], held_out[known]
+    if len(truth) < 2 or np.ptp(truth) == 0:
+        return 0.0
+    # Of pairs the odd part is fitted, without a mean.
+    total = (truth - (truth.mean() if len(pieces) == 1 else 0.0)) ** 2
+    explained = total - (truth - guess) ** 2
+    return float(explained.std(ddof=1) / np.sqrt(len(truth)) / total.mean())
+
+
+def _warning(cv_r2: float, error: float, r2: float) -> str | None:
+    # Few rows may be predicted well by chance: what counts is what they show for sure.
+    if cv_r2 - error < TOO_SMALL:
         return (
             f"budget too small for this many units: coarsen to sentences, or raise the budget. "
-            f"The scores predict {max(cv_r2, 0.0):.0%} of the variance of calls left out."
+            f"The scores predict {max(cv_r2, 0.0):.0%} of the variance of calls left out, give or "
+            f"take {error:.0%}."
         )
     if r2 < NOT_ADDITIVE:
         return (

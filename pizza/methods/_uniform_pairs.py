@@ -34,7 +34,7 @@ class UniformPairs(Estimator):
         """One round of the empty coalition and the pairs."""
         n = game.n_units
         spend = coalitions_to_spend(
-            game, self.samples, fewest=3, default=max(128, 8 * n), who=self.name
+            game, self.samples, fewest=3, default=max(128, 8 * n), who=self.name, share=0.5
         )
         rng = np.random.default_rng(game.seed)
         rows = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng).round()

@@ -49,6 +49,7 @@ class KernelShap(Estimator):
             fewest=2 * n - 1,
             default=max(128, 8 * n),
             who="kernel-shap",
+            share=0.5,
             advice="use larger units (sentence, paragraph), or 'context-cite'.",
         )
         rng = np.random.default_rng(game.seed)

@@ -120,7 +120,7 @@ def _check_units(n: int) -> None:
 def _shapiq() -> Any:
     try:
         import lightgbm  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: F401
-        import shapiq
+        import shapiq  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise ConfigError(
             f"proxy-spex needs the packages shapiq and lightgbm ({error}). Install them: {_INSTALL}"

@@ -11,6 +11,7 @@ import numpy as np
 from pizza.attribution import Attribution
 from pizza.prompt import FixedSpan
 from pizza.render import scale
+from pizza.render.pieces import told_apart
 from pizza.render.text import harmless, one_line, plural
 
 if TYPE_CHECKING:
@@ -67,18 +68,14 @@ def sureness(attribution: Attribution, level: float = LEVEL) -> str:
     if len(differing) == 0 or n < 2:
         return said
     first = int(order[0])
-    alike = [int(i) for i in order[1:] if i in differing and not _ahead(attribution, first, i)]
-    name = one_line(attribution.units[first].name, 24)
+    apart = attribution.differ(level, unit=first) | ~attribution.differs_from_zero(level)
+    alike = [int(i) for i in order[1:] if not apart[i]]
+    names = told_apart(attribution.units, 24)
     if not alike:
-        return f'{said}; "{name}" is stronger than all others'
-    others = ", ".join(f'"{one_line(attribution.units[i].name, 24)}"' for i in alike[:3])
+        return f'{said}; "{names[first]}" is stronger than all others'
+    others = ", ".join(f'"{names[i]}"' for i in alike[:3])
     more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
-    return f'{said}; "{name}" is not told apart from {others}{more}'
-
-
-def _ahead(attribution: Attribution, first: int, other: int) -> bool:
-    """Whether a unit's score is certainly another one from the first's, whatever its sign."""
-    return bool(attribution.differ(LEVEL)[first, other])
+    return f'{said}; "{names[first]}" is not told apart from {others}{more}'
 
 
 def _quality(how: Mapping[str, Any]) -> str:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pizza.attribution import Attribution
 from pizza.prompt import FixedSpan, Unit
+from pizza.render.text import one_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,3 +143,16 @@ def _cut(piece: Piece, limit: int) -> list[Piece]:
 
 def _gap(characters: int) -> Piece:
     return Piece(text=f" [... {characters:,} characters ...] ", fixed="not shown")
+
+
+def told_apart(units: Sequence[Unit], limit: int = 48) -> list[str]:
+    """The units' names on one line; those that occur several times are numbered."""
+    names = [one_line(unit.name, limit) for unit in units]
+    total = Counter(names)
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        several = total[name] > 1
+        result.append(f"{name} ({seen[name]} of {total[name]})" if several else name)
+    return result

@@ -14,7 +14,7 @@ from rich.text import Text
 from pizza.attribution import Attribution
 from pizza.render import scale
 from pizza.render.facts import LEVEL
-from pizza.render.pieces import strongest
+from pizza.render.pieces import strongest, told_apart
 from pizza.render.text import harmless, one_line
 from pizza.render.view import View
 
@@ -118,19 +118,9 @@ def _bars(attribution: Attribution, view: View) -> _Column:
 
 
 def _names(attribution: Attribution) -> _Column:
-    """The units' names; those that occur several times are numbered."""
-    names = [one_line(unit.name, 48) for unit in attribution.units]
-    total: dict[str, int] = {}
-    for name in names:
-        total[name] = total.get(name, 0) + 1
-    seen: dict[str, int] = {}
-    told_apart = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        several = total[name] > 1
-        told_apart.append(f"{name} ({seen[name]} of {total[name]})" if several else name)
-    width = min(_UNIT, max(map(len, told_apart)))
-    return _Column(title="unit", width=width, cell=lambda i: Text(told_apart[i]))
+    names = told_apart(attribution.units)
+    width = min(_UNIT, max(map(len, names)))
+    return _Column(title="unit", width=width, cell=lambda i: Text(names[i]))
 
 
 def _answers(attribution: Attribution) -> list[_Column]:

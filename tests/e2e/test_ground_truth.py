@@ -7,11 +7,18 @@ from support.ground_truth import causal_first, copies_found, correct_examples, o
 import pizza
 
 N_PROMPTS = 200
+N_REDUNDANT = 60
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The file of answers that these tests share: what one has asked the others need not."""
+    return tmp_path_factory.mktemp("answers") / "answers.sqlite"
 
 
 @pytest.mark.parametrize("perturbation", ["delete", "fixed:text=...", "fixed:text="])
-async def test_leave_one_out_puts_a_causal_word_first(perturbation):
-    async with pizza.Session("embedded") as session:
+async def test_leave_one_out_puts_a_causal_word_first(perturbation, answers):
+    async with pizza.Session("embedded", cache=answers) as session:
         examples, exact = await correct_examples(session, N_PROMPTS)
         assert len({e.text for e in examples}) == N_PROMPTS
         first = value_in_three = 0
@@ -63,8 +70,8 @@ async def counted(session, examples, found, **options):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_64_calls_put_a_causal_word_first_as_often_as_leave_one_out():
-    async with pizza.Session("embedded") as session:
+async def test_64_calls_put_a_causal_word_first_as_often_as_leave_one_out(answers):
+    async with pizza.Session("embedded", cache=answers) as session:
         examples, _ = await correct_examples(session, N_PROMPTS)
         alone, all_calls = await counted(session, examples, causal_first)
         budgeted, calls = await counted(session, examples, causal_first, budget=64)
@@ -81,7 +88,7 @@ async def test_64_calls_put_a_causal_word_first_as_often_as_leave_one_out():
 @pytest.mark.timeout(600)
 async def test_evidence_that_stands_twice_is_found_where_leave_one_out_fails():
     async with pizza.Session("embedded") as session:
-        examples, _ = await correct_examples(session, N_PROMPTS // 2, redundant=True)
+        examples, _ = await correct_examples(session, N_REDUNDANT, redundant=True)
         alone, _ = await counted(session, examples, copies_found)
         budgeted, _ = await counted(session, examples, copies_found, budget=64)
     failed = {e.text for e in examples} - alone

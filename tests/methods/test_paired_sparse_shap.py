@@ -22,7 +22,7 @@ def test_all_coalitions_give_the_exact_shapley_values(n, seed):
     np.testing.assert_allclose(scores.values[0], exact_shapley(game, n), atol=1e-11)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(12, 60), st.integers(0, 50), st.integers(9, 90))
 def test_scores_sum_to_the_whole_less_nothing(n, seed, samples):
     game = Known(random_moebius(n, 6, seed), seed=seed)

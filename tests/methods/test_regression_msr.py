@@ -48,7 +48,7 @@ def test_the_correction_is_the_one_of_the_paper():
 
 def test_it_is_unbiased_whatever_the_surrogate():
     game = Known(random_moebius(10, 7, 2), noise=0.0)
-    runs = [play(RegressionMsr(samples=61), game, 10, seed=seed)[0] for seed in range(200)]
+    runs = [play(RegressionMsr(samples=61), game, 10, seed=seed)[0] for seed in range(80)]
     values = np.array([run.values[0] for run in runs])
     noise = values.std(axis=0, ddof=1) / np.sqrt(len(runs))
     assert (np.abs(values.mean(axis=0) - game.shapley()) < 4 * noise).all()

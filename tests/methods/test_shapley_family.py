@@ -354,7 +354,7 @@ def test_pairs_are_distinct_and_as_many_as_asked_for(masses, n, seed, data):
 @pytest.mark.parametrize("masses", MASSES)
 @pytest.mark.parametrize("n", [5, 6])
 def test_what_a_pair_stands_for_is_one_over_its_probability(masses, n):
-    repeats, count = 4000, 6
+    repeats, count = 1500, 6
     seen: dict[bytes, list[float]] = {}
     for seed in range(repeats):
         pairs = draw_pairs(n, count, masses(n), np.random.default_rng(seed))

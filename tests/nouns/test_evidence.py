@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pizza._engine.asking import Question
 from pizza._engine.keeping import Keeper
-from pizza._engine.measure import Question
 from pizza.attribution import Attribution
 from pizza.completion import Completion, pack_alternatives
 from pizza.errors import IncomparableError, ResultFormatError

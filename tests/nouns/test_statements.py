@@ -110,3 +110,23 @@ def test_a_score_without_any_error_differs_unless_it_is_zero():
         False,
         False,
     ]
+
+
+def test_one_unit_is_compared_with_the_others_alone():
+    rng = np.random.default_rng(3)
+    scores, errors = rng.normal(0, 3, 9), rng.uniform(0.3, 1, 9)
+    others = np.delete(np.arange(9), 4)
+    p = 2 * stats.norm.sf(np.abs(scores[4] - scores[others]) / np.hypot(errors[4], errors[others]))
+    expected = np.zeros(9, dtype=bool)
+    expected[others] = holm(p, 0.1)
+    np.testing.assert_array_equal(made(scores, errors).differ(0.9, unit=4), expected)
+    assert made(scores, errors).differ(0.9).sum() <= 72
+    with pytest.raises(ConfigError, match="units are numbered 0 to 8"):
+        made(scores, errors).differ(unit=9)
+
+
+def test_too_many_units_are_not_compared_all_with_all():
+    many = made(np.arange(2001.0), np.ones(2001))
+    with pytest.raises(ConfigError, match=r"2001 units are too many .* differ\(unit=...\)"):
+        many.differ()
+    assert many.differ(unit=0)[1:].sum() > 1900

@@ -151,6 +151,8 @@ def test_what_differs_is_said_in_words(made):
     assert '2 of 3 units differ from zero (90% confidence); "one" is stronger than all' in sure
     unsure = plain_text(made("one two three", [3.0, 2.9, 0.1], errors=0.25), width=100)
     assert '"one" is not told apart from "two"' in unsure
+    twice = plain_text(made("one one two", [3.0, 2.9, 0.1], errors=0.25), width=120)
+    assert '"one (1 of 2)" is not told apart from "one (2 of 2)"' in twice
 
 
 def test_undefined_scores_are_not_called_zero(made):

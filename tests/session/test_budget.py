@@ -94,6 +94,16 @@ async def test_a_budget_in_dollars_is_kept():
     assert result.provenance["budget"]["max_cost"] == 1.5
 
 
+async def test_a_model_that_costs_nothing_is_paid_by_any_budget_in_dollars():
+    class Free(Priced):
+        price = pizza.Price(prompt=0.0, completion=0.0)
+
+    result = await explain(Free(WEIGHTS), budget="$0.01")
+    assert result.cost == 0
+    assert [unit.text for unit, _ in result.top(2)] == ["w3", "w7"]
+    assert result.provenance["budget"]["cost"] == 0
+
+
 async def test_methods_that_know_nothing_of_tokens_keep_such_a_budget_too():
     game = Priced(WEIGHTS)
     result = await explain(game, budget="3000 tokens", method="random-ablation")
@@ -156,6 +166,19 @@ async def test_tokens_that_do_not_pay_for_the_least_are_refused_after_the_refere
         await explain(game, budget="90 tokens")
     assert len(game.requests) == 2
     assert "at least 8 coalitions" in str(refused.value)
+
+
+async def test_finding_out_whether_the_model_can_score_counts_too(model_server):
+    server = {"base_url": model_server.base_url, "api_key": "none"}
+    async with pizza.Session(f"openai:{model_server.model}", **server) as session:
+        first = await session.attribute(PROMPT, budget=40)
+        again = await session.attribute(PROMPT, budget=40)
+    assert first.provenance["evidence"] == "score"
+    assert first.calls <= 40
+    assert sum(model_server.stats["requests"].values()) == first.calls
+    # The session knows by then; the same budget gives the same scores all the same.
+    assert again.calls == 0
+    np.testing.assert_array_equal(again.scores, first.scores)
 
 
 async def test_the_sessions_budget_bounds_it_as_well():
