@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 
-import pyarrow.parquet as pq
 import pytest
 from support.server import served_model
 
 from pizza import bulk
+
+pq = pytest.importorskip("pyarrow.parquet", reason="installed with the extra 'bulk'")
 
 CONCURRENCY = 8
 

@@ -18,6 +18,8 @@ from pizza.errors import BudgetExceededError, ConfigError, ResultFormatError
 from pizza.limits import Budget, Price, Spent
 from pizza.specs import Choice
 
+pytest.importorskip("pyarrow", reason="installed with the extra 'bulk'")
+
 
 def test_one_process_at_a_time_and_the_lock_goes_with_its_process(tmp_path):
     program = (

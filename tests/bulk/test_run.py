@@ -6,7 +6,6 @@ import dataclasses
 import json
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from support.server import served_model
 
@@ -16,6 +15,8 @@ from pizza import bulk
 from pizza.bulk.parts import attribution_of
 from pizza.errors import ConfigError
 from pizza.events import Pace, PartWritten, RowFailed, RowFinished, RunEnded, RunOpened
+
+pq = pytest.importorskip("pyarrow.parquet", reason="installed with the extra 'bulk'")
 
 
 def requests(server):
