@@ -65,7 +65,11 @@ def test_a_directory_on_a_file_system_that_takes_nothing_is_refused():
 
 def test_a_changed_configuration_is_refused_with_the_difference(tmp_path):
     with RunDirectory(tmp_path / "run") as directory:
+        directory.settle({"model": "misspelt", "options": {}})
+    with RunDirectory(tmp_path / "run") as directory:
+        # Nothing was sent: nothing is lost.
         directory.settle({"model": "a", "options": {"units": "word", "seed": 1}})
+        directory.tally.write(Spent(calls=1))
     with (
         RunDirectory(tmp_path / "run") as directory,
         pytest.raises(ConfigError, match=r"units: 'word' -> 'token'") as caught,
@@ -74,7 +78,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(tmp_path):
     assert "seed" not in str(caught.value)
     with RunDirectory(tmp_path / "run") as directory:
         directory.settle({"model": "a", "options": {"seed": 1, "units": "word"}})
-        assert len(directory.manifest["runs"]) == 2
+        assert len(directory.manifest["runs"]) == 3
         directory.note_model("m", [{"name": "p", "distribution": "d", "version": "1"}])
     with RunDirectory(tmp_path / "run") as directory:
         directory.settle({"model": "a", "options": {"seed": 1, "units": "word"}})
