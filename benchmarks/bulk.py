@@ -86,6 +86,23 @@ def instant(tokens: int = 16) -> Any:
     return Instant()
 
 
+async def bare(n: int) -> dict[str, Any]:
+    """The same prompts in a session that keeps nothing on disk."""
+    import pizza
+
+    cpu = time.process_time()
+    async with pizza.Session(instant(), limits=pizza.Limits(max_concurrency=100)) as session:
+        async with session.attribute_many(
+            (row["prompt"] for row in Rows(n)),
+            concurrency=16,
+            evidence="complete",
+            generation=pizza.Generation(max_tokens=16),
+        ) as outcomes:
+            async for outcome in outcomes:
+                assert outcome.attribution is not None, outcome.error
+        return {"cpu_s": time.process_time() - cpu, "spent": session.statistics.calls}
+
+
 async def measured(n: int, run: str, port: int, options: dict[str, Any]) -> dict[str, Any]:
     """Make one run and say what it took."""
     import pizza
@@ -234,6 +251,10 @@ def overhead(folder: Path, small: bool) -> None:
     found = result(client(n, folder / "overhead"))
     cpu = (found["cpu_s"] - start["cpu_s"]) / (found["spent"] - start["spent"])
     say("CPU per request of everything but the HTTP call", 1000 * cpu, 0.35, unit=" ms")
+    start = result(client(1, folder / "bare", bare=True))
+    found = result(client(n, folder / "bare", bare=True))
+    cpu = (found["cpu_s"] - start["cpu_s"]) / (found["spent"] - start["spent"])
+    print(f"        of it a session without directory and store: {1000 * cpu:.2f} ms")
 
 
 def cap(folder: Path, small: bool) -> None:
@@ -286,7 +307,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         n, run, port, more = json.loads(options.measure)
-        print(json.dumps(asyncio.run(measured(n, run, port, more))))
+        task = bare(n) if more.get("bare") else measured(n, run, port, more)
+        print(json.dumps(asyncio.run(task)))
         return
     for name in options.rows or ROWS:
         with tempfile.TemporaryDirectory() as folder:

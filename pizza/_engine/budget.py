@@ -84,6 +84,7 @@ class Ledger:
             "cost": before.cost,
         }
         self._reserved = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
+        self._sent = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
         self._waiting: deque[_Waiter] = deque()
 
     @property
@@ -123,31 +124,46 @@ class Ledger:
 
     def _take(self, amount: Amount) -> None:
         self._add(self._reserved, amount, 1)
-        # Before it is sent: who is killed now has it noted.
-        self._note()
 
-    def settle(self, reserved: Amount, spent: Amount) -> None:
-        """The attempt is over: it cost this much instead of what was reserved."""
+    def begin(self, amount: Amount) -> None:
+        """An attempt that was reserved for is about to be sent: who is killed now has it noted.
+
+        What only waits is not noted: there may be a thousand, and none of them costs anything.
+        """
+        if self._tally is not None:
+            self._add(self._sent, amount, 1)
+            self._note()
+
+    def settle(self, reserved: Amount, spent: Amount, *, sent: bool = True) -> None:
+        """The attempt is over: it cost this much instead of what was reserved.
+
+        Args:
+            reserved: What had been reserved for it.
+            spent: What it cost.
+            sent: Whether it had begun.
+        """
         if not self._counts:
             return
         self._add(self._reserved, reserved, -1)
         self._add(self._spent, spent, 1)
-        # What is noted is at least what is spent: the next reservation notes it anew. Here it is
-        # noted when nothing is under way, and when an attempt cost more than its worst case.
-        dearer = spent.tokens > reserved.tokens or spent.cost > reserved.cost
-        if dearer or not self._reserved["calls"]:
-            self._note()
+        if self._tally is not None and sent:
+            self._add(self._sent, reserved, -1)
+            # What is noted is at least what is spent: the next attempt notes it anew. Here it is
+            # noted when nothing is under way, and when an attempt cost more than its worst case.
+            dearer = spent.tokens > reserved.tokens or spent.cost > reserved.cost
+            if dearer or not self._sent["calls"]:
+                self._note()
         self._wake()
 
     def _note(self) -> None:
         if self._tally is None:
             return
-        spent, reserved = self._spent, self._reserved
+        spent, sent = self._spent, self._sent
         self._tally.write(
             Spent(
-                calls=int(spent["calls"] + reserved["calls"]),
-                tokens=int(spent["tokens"] + reserved["tokens"]),
-                cost=spent["cost"] + max(0.0, reserved["cost"]),
+                calls=int(spent["calls"] + sent["calls"]),
+                tokens=int(spent["tokens"] + sent["tokens"]),
+                cost=spent["cost"] + max(0.0, sent["cost"]),
             )
         )
 

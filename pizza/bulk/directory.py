@@ -22,6 +22,7 @@ from pizza.bulk.parts import parts_in, read_parts, write_part
 from pizza.bulk.rows import id_hash
 from pizza.bulk.tally import TallyFile
 from pizza.errors import ConfigError, ResultFormatError
+from pizza.limits import Spent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,10 +110,14 @@ class RunDirectory:
     def settle(self, configuration: Mapping[str, Any]) -> None:
         """Write the manifest of a new run, or hold the configuration against that of an old one.
 
+        A run that has sent nothing and found nothing, because of a misspelt name for example, is
+        new.
+
         Raises:
             ConfigError: It differs.
         """
-        if not self._manifest:
+        untouched = self.tally.spent == Spent() and not parts_in(self.results)
+        if not self._manifest or (untouched and "merged" not in self._manifest):
             self._manifest = {
                 "schema": SCHEMA,
                 "schema_version": SCHEMA_VERSION,
@@ -121,7 +126,7 @@ class RunDirectory:
                 "configuration": dict(configuration),
                 "backend": None,
                 "plugins": [],
-                "runs": [],
+                "runs": list(self._manifest.get("runs", ())),
             }
         elif "merged" in self._manifest:
             raise ConfigError(f"{self.path} was put together by pizza merge: nothing goes on here.")

@@ -8,8 +8,6 @@ import pytest
 
 import pizza
 
-pytest.importorskip("pyarrow", reason="installed with the extra 'bulk'")
-
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch):

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 
-import pyarrow.parquet as pq
 import pytest
 from support.server import served_model
 
 from pizza import bulk
+
+pq = pytest.importorskip("pyarrow.parquet", reason="installed with the extra 'bulk'")
 
 CONCURRENCY = 8
 
@@ -88,8 +89,9 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(prompts, tmp_path
         sent = sum(server.stats["requests"].values())
         assert sent <= undisturbed + kills * 2 * CONCURRENCY
         summary = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[-1])
-        # What was under way counts as spent: the server may have charged for it.
-        assert summary["spent"]["calls"] >= sent
+        # What was under way counts as spent, since the server may have charged for it; what only
+        # waited for its turn does not.
+        assert sent <= summary["spent"]["calls"] <= sent + kills * CONCURRENCY
     calm, run = scores(tmp_path / "calm"), scores(tmp_path / "run")
     assert {k: v[0] for k, v in calm.items()} == {k: v[0] for k, v in run.items()}
     for name, (_, expected) in calm.items():

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pizza._engine.budget import Amount, Ledger
 from pizza.bulk.configuration import described, refuse_difference
 from pizza.bulk.directory import RunDirectory, read_failures, read_manifest
 from pizza.bulk.tally import TallyFile
-from pizza.errors import ConfigError, ResultFormatError
-from pizza.limits import Spent
+from pizza.errors import BudgetExceededError, ConfigError, ResultFormatError
+from pizza.limits import Budget, Price, Spent
 from pizza.specs import Choice
+
+pytest.importorskip("pyarrow", reason="installed with the extra 'bulk'")
 
 
 def test_one_process_at_a_time_and_the_lock_goes_with_its_process(tmp_path):
@@ -62,7 +65,11 @@ def test_a_directory_on_a_file_system_that_takes_nothing_is_refused():
 
 def test_a_changed_configuration_is_refused_with_the_difference(tmp_path):
     with RunDirectory(tmp_path / "run") as directory:
+        directory.settle({"model": "misspelt", "options": {}})
+    with RunDirectory(tmp_path / "run") as directory:
+        # Nothing was sent: nothing is lost.
         directory.settle({"model": "a", "options": {"units": "word", "seed": 1}})
+        directory.tally.write(Spent(calls=1))
     with (
         RunDirectory(tmp_path / "run") as directory,
         pytest.raises(ConfigError, match=r"units: 'word' -> 'token'") as caught,
@@ -71,7 +78,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(tmp_path):
     assert "seed" not in str(caught.value)
     with RunDirectory(tmp_path / "run") as directory:
         directory.settle({"model": "a", "options": {"seed": 1, "units": "word"}})
-        assert len(directory.manifest["runs"]) == 2
+        assert len(directory.manifest["runs"]) == 3
         directory.note_model("m", [{"name": "p", "distribution": "d", "version": "1"}])
     with RunDirectory(tmp_path / "run") as directory:
         directory.settle({"model": "a", "options": {"seed": 1, "units": "word"}})
@@ -154,3 +161,30 @@ def test_a_damaged_part_is_named_with_what_to_do(tmp_path):
         (directory.results / "part-000001.parquet").write_bytes(b"noise")
         with pytest.raises(ResultFormatError, match=r"part-000001\.parquet cannot .* Delete it"):
             directory.done()
+
+
+async def test_what_is_under_way_is_noted_and_what_waits_is_not(tmp_path):
+    tally = TallyFile(tmp_path / "spent")
+    tally.write(Spent(calls=5, tokens=50, cost=0.5))
+    ledger = Ledger(Budget(max_calls=8), Price(prompt=1.0, completion=1.0), "x", tally)
+    worst, real = Amount(calls=1, tokens=30, cost=0.25), Amount(calls=1, tokens=10, cost=0.125)
+    await ledger.reserve(worst)
+    await ledger.reserve(worst)
+    assert tally.spent == Spent(calls=5, tokens=50, cost=0.5)
+    ledger.begin(worst)
+    ledger.begin(worst)
+    assert tally.spent == Spent(calls=7, tokens=110, cost=1.0)
+    ledger.settle(worst, real)
+    ledger.settle(worst, real)
+    assert tally.spent == ledger.spent == Spent(calls=7, tokens=70, cost=0.75)
+    await ledger.reserve(worst)
+    ledger.settle(worst, Amount(), sent=False)
+    assert tally.spent.calls == 7
+    # What another process spent before counts: there is room for one more, and not for two.
+    await ledger.reserve(worst)
+    ledger.begin(worst)
+    ledger.settle(worst, Amount(calls=1, tokens=90, cost=1.0))
+    assert tally.spent == Spent(calls=8, tokens=160, cost=1.75)
+    with pytest.raises(BudgetExceededError, match="max_calls=8, spent 8"):
+        await ledger.reserve(worst)
+    tally.close()

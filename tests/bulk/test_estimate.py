@@ -7,6 +7,8 @@ import pizza
 from pizza import bulk
 from pizza.errors import ConfigError
 
+pytest.importorskip("pyarrow", reason="installed with the extra 'bulk'")
+
 
 def requests(server):
     return sum(server.stats["requests"].values())

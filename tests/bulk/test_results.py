@@ -6,12 +6,13 @@ import json
 import math
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 import pizza
 from pizza import bulk
 from pizza.errors import ConfigError, ResultFormatError
+
+pq = pytest.importorskip("pyarrow.parquet", reason="installed with the extra 'bulk'")
 
 
 @pytest.fixture

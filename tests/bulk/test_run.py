@@ -6,7 +6,6 @@ import dataclasses
 import json
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from support.server import served_model
 
@@ -16,6 +15,8 @@ from pizza import bulk
 from pizza.bulk.parts import attribution_of
 from pizza.errors import ConfigError
 from pizza.events import Pace, PartWritten, RowFailed, RowFinished, RunEnded, RunOpened
+
+pq = pytest.importorskip("pyarrow.parquet", reason="installed with the extra 'bulk'")
 
 
 def requests(server):
@@ -287,3 +288,20 @@ async def test_prompts_of_attribute_many_have_names_and_options_of_their_own(ser
     assert {name: len(made.units) for name, made in found.items()} == {"a": 1, "b": 4, None: 4}
     finished = [event for event in seen if isinstance(event, RowFinished)]
     assert {event.id: event.calls for event in finished} == {k: v.calls for k, v in found.items()}
+
+
+async def test_a_long_prompt_does_not_keep_short_ones_waiting(served, tmp_path):
+    rows = [{"id": "long", "prompt": "Eva has 4 hats. " * 50}]
+    rows += [{"id": f"short{i}", "prompt": f"Box {i}: Eva has 4 hats."} for i in range(5)]
+    events = []
+    options = {**served["options"], "evidence": "complete"}
+    summary = await bulk.run(
+        rows,
+        tmp_path / "run",
+        workers=2,
+        limits=pizza.Limits(max_concurrency=4),
+        on_event=events.append,
+        **{**served, "options": options},
+    )
+    assert summary.done == 6
+    assert [e.id for e in events if isinstance(e, RowFinished)][-1] == "long"

@@ -5,8 +5,6 @@ import csv
 import json
 import tracemalloc
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +13,9 @@ from pizza.bulk import Columns, Row, source_of
 from pizza.bulk.census import contains, take_census
 from pizza.bulk.rows import Fault, id_hash
 from pizza.errors import ConfigError
+
+pa = pytest.importorskip("pyarrow", reason="installed with the extra 'bulk'")
+pq = pytest.importorskip("pyarrow.parquet", reason="installed with the extra 'bulk'")
 
 RECORDS = [
     {"id": "a", "prompt": "One hat.\nTwo hats.", "note": 'said "yes", then'},
