@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from pizza.limits import Price as Price
     from pizza.limits import RetryPolicy as RetryPolicy
     from pizza.noise import Noise as Noise
+    from pizza.progress import Partial as Partial
+    from pizza.progress import Progress as Progress
     from pizza.prompt import Message as Message
     from pizza.prompt import Prompt as Prompt
     from pizza.prompt import Unit as Unit
+    from pizza.session import Item as Item
     from pizza.session import Outcome as Outcome
     from pizza.session import Session as Session
     from pizza.specs import Choice as Choice
@@ -64,8 +67,9 @@ _HOMES = {
     "Evaluation": "pizza.evaluation.result",
     "Noise": "pizza.noise",
     **dict.fromkeys(("Budget", "Limits", "Price", "RetryPolicy"), "pizza.limits"),
+    **dict.fromkeys(("Partial", "Progress"), "pizza.progress"),
     **dict.fromkeys(("Message", "Prompt", "Unit"), "pizza.prompt"),
-    **dict.fromkeys(("Outcome", "Session"), "pizza.session"),
+    **dict.fromkeys(("Item", "Outcome", "Session"), "pizza.session"),
     "Choice": "pizza.specs",
 }
 

@@ -72,6 +72,18 @@ class Backend(ABC):
     batch_size: int = 1
     """Requests that are answered together. Above 1 the scheduler calls `answer_batch`."""
 
+    batch_wait_s: float = 0.0
+    """Seconds without a new request after which a batch that is not full is sent. Above 0 where
+    an answer takes so long that it is worth waiting for the next prompt's requests."""
+
+    batches_at_once: int = 1
+    """Batches that may be under way at the same time. 1 for a model in this process, which could
+    not compute a second one any sooner."""
+
+    batch_window_s: float | None = None
+    """Seconds that a batch may take where it is handed over for later; every round of a method is
+    one such wait. ``None``: answers come as soon as they can."""
+
     times_out: bool = True
     """Whether an attempt is given up after `RetryPolicy.attempt_timeout_s`. False for models that
     compute in this process: nobody is on the other side, and giving up would throw work away."""

@@ -102,6 +102,12 @@ class Evaluations:
         return len(self.answers)
 
     @property
+    def unanswered(self) -> int:
+        """Coalitions whose effects are not known: refused by the model, or beyond the budget."""
+        known = [np.isfinite(values[:, 0]) for values in self.effects.values() if len(values)]
+        return int((~np.any(known, axis=0)).sum()) if known else 0
+
+    @property
     def evidence(self) -> tuple[Evidence, ...]:
         """What was asked about every coalition, with all answers; empty when none were kept."""
         return self.answers.evidence if isinstance(self.answers, Answers) else ()

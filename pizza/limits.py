@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from pizza.errors import ConfigError
 
@@ -136,6 +137,37 @@ class Budget:
             f"${self.max_cost:g}" if self.max_cost is not None else "",
         ]
         return ", ".join(cap for cap in caps if cap) or "no cap"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was paid.
+
+    Attributes:
+        calls: Requests sent to the model.
+        tokens: Prompt plus completion tokens.
+        cost: US dollars; 0 when the price is not known.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+
+
+class Tally(Protocol):
+    """Remembers what was spent beyond the life of a session, so that caps hold over several.
+
+    Called on the event loop, before every attempt and after it: it must not block.
+    """
+
+    @property
+    def spent(self) -> Spent:
+        """What was spent before the session opened; counts towards its caps."""
+        ...
+
+    def write(self, spent: Spent) -> None:
+        """Remember what is spent, everything that is under way included at its worst case."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

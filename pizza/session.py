@@ -10,13 +10,14 @@ import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
-from pizza._engine.asking import Account, Progress
+from pizza._engine.asking import Account
 from pizza._engine.clock import Clock, SystemClock
+from pizza._engine.latest import latest
 from pizza._engine.scheduler import Scheduler, SchedulerStatistics
 from pizza._engine.workers import work
 from pizza._explain import USUAL_METRICS, Job, Meter, explain
@@ -26,8 +27,16 @@ from pizza.abc import Backend, ResponseCache
 from pizza.attribution import Attribution, Target
 from pizza.capability import Capability
 from pizza.completion import Completion, Generation, Request
-from pizza.errors import ConfigError, PizzaError, PluginContractError, SessionClosedError
-from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy
+from pizza.errors import (
+    ConfigError,
+    PizzaError,
+    PluginContractError,
+    PluginError,
+    SessionClosedError,
+)
+from pizza.events import RowEvent, RowFailed, RowFinished, RowStarted
+from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy, Tally
+from pizza.progress import Partial, Progress
 from pizza.prompt import Prompt, PromptLike
 from pizza.specs import BackendSettings, BackendSpec, Choice
 
@@ -43,6 +52,21 @@ Evidence = Literal["auto", "score", "complete"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """A prompt with a name and options of its own, for `Session.attribute_many`.
+
+    Attributes:
+        prompt: The prompt.
+        id: Its name in outcomes and events, or ``None``.
+        options: Options of `Session.attribute` that go before those of all prompts.
+    """
+
+    prompt: PromptLike
+    id: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one prompt of `Session.attribute_many`: an attribution or an error.
 
@@ -51,12 +75,14 @@ class Outcome:
         prompt: The prompt as it was given.
         attribution: The result, or ``None``.
         error: Why there is none, or ``None``.
+        id: The name that the prompt was given with, or ``None``.
     """
 
     index: int
     prompt: PromptLike
     attribution: Attribution | None = None
     error: PizzaError | None = None
+    id: str | None = None
 
 
 class Session:
@@ -84,6 +110,8 @@ class Session:
         plugins: Modules or objects with hook implementations, used besides installed ones.
         discover: Whether installed plugins are used.
         clock: Time, for tests.
+        tally: What was spent before this session, which counts towards its budget, and where
+            what it spends is noted, attempt by attempt.
     """
 
     def __init__(
@@ -100,6 +128,7 @@ class Session:
         plugins: Sequence[Any] = (),
         discover: bool = True,
         clock: Clock | None = None,
+        tally: Tally | None = None,
     ) -> None:
         if not isinstance(model, (str, Backend)):
             raise ConfigError(
@@ -116,6 +145,7 @@ class Session:
         self._plugin_choice = tuple(plugins)
         self._discover = discover
         self._clock = clock or SystemClock()
+        self._tally = tally
         self._state: Literal["unopened", "open", "closed"] = "unopened"
         self._stack = AsyncExitStack()
         self._registry: Registry | None = None
@@ -181,6 +211,7 @@ class Session:
                 budget=self._budget,
                 cache=cache,
                 clock=self._clock,
+                tally=self._tally,
             )
         )
 
@@ -283,6 +314,7 @@ class Session:
         seed: int = 0,
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        on_partial: Callable[[Partial], None] | None = None,
     ) -> Attribution:
         """Explain one prompt.
 
@@ -312,6 +344,10 @@ class Session:
             seed: Seed of everything random on our side.
             skip_failures: Give NaN to coalitions that the model refuses, instead of failing.
             on_progress: Called after every answer.
+            on_partial: Called with what was measured so far: when the units are known and nothing
+                was sent yet, when the reference is known, and after every answer. Answers are
+                compared one by one then, which takes more time of this process. Whoever has an
+                event loop to answer on reads `attribute_streaming` instead.
 
         Returns:
             The attribution; scores ``(1 + n_output_tokens, n_units)``.
@@ -351,11 +387,44 @@ class Session:
                 budget=allowed,
                 repeats=repeats,
                 on_progress=on_progress,
+                on_partial=on_partial,
             )
 
         # Parts are imported when they are first named, and some import much: not on the loop.
         job = await self._in_thread(named)
         return await explain(job, started=self._clock.time(), **self._owned())
+
+    @asynccontextmanager
+    async def attribute_streaming(
+        self, prompt: PromptLike, *, every_s: float = 0.0, **options: Any
+    ) -> AsyncIterator[AsyncIterator[Partial | Attribution]]:
+        """Explain one prompt and watch it: what was measured so far, then the attribution.
+
+        A context manager on purpose: leaving it early cancels exactly its own requests. ::
+
+            async with session.attribute_streaming(prompt) as steps:
+                async for step in steps:
+                    ...  # pizza.Partial, again and again; at last a pizza.Attribution
+
+        Every `Partial` holds all that the ones before it held, and only the newest waits to be
+        read: a slow reader misses some and slows nobody down. The first one comes when everything
+        that can be found wrong without paying was checked. Errors are raised by the iteration.
+
+        Args:
+            prompt: A text, chat messages or a `Prompt`.
+            every_s: Shortest time between two `Partial` steps, seconds. The attribution and
+                errors do not wait for it.
+            **options: As for `attribute`.
+
+        Cost: as `attribute`, until the block is left.
+        """
+        self._check_open()
+
+        async def run(report: Callable[[Partial], None]) -> Attribution:
+            return await self.attribute(prompt, on_partial=report, **options)
+
+        async with latest(run, self._clock, every_s) as steps:
+            yield steps
 
     async def evaluate(
         self,
@@ -429,9 +498,10 @@ class Session:
     @asynccontextmanager
     async def attribute_many(
         self,
-        prompts: Iterable[PromptLike] | AsyncIterable[PromptLike],
+        prompts: Iterable[PromptLike | Item] | AsyncIterable[PromptLike | Item],
         *,
         concurrency: int = 8,
+        on_event: Callable[[RowEvent], None] | None = None,
         **options: Any,
     ) -> AsyncIterator[AsyncIterator[Outcome]]:
         """Explain many prompts; outcomes come as they are ready, a failure is a value.
@@ -440,20 +510,32 @@ class Session:
         does not grow with the number of prompts.
 
         Args:
-            prompts: Any iterable; it is read as workers become free.
+            prompts: Any iterable; it is read as workers become free. An `Item` has a name and
+                options of its own.
             concurrency: Prompts that are worked on at the same time.
+            on_event: Called when a prompt is begun, explained or given up.
             **options: As for `attribute`.
         """
         self._check_open()
         if concurrency < 1:
             raise ConfigError(f"concurrency must be at least 1, not {concurrency!r}.")
+        listen = on_event or (lambda event: None)
 
-        async def one(index: int, prompt: PromptLike) -> Outcome:
+        async def one(index: int, given: PromptLike | Item) -> Outcome:
+            item = given if isinstance(given, Item) else Item(prompt=given)
+            began = self._clock.now()
+            listen(RowStarted(at=self._clock.time(), id=item.id, index=index))
+            outcome = Outcome(index=index, prompt=item.prompt, id=item.id)
             try:
-                attribution = await self.attribute(prompt, **options)
+                made = await self.attribute(item.prompt, **{**options, **item.options})
             except PizzaError as error:
-                return Outcome(index=index, prompt=prompt, error=error)
-            return Outcome(index=index, prompt=prompt, attribution=attribution)
+                outcome = replace(outcome, error=error)
+            except Exception as error:  # a bug that one prompt meets must not end all others
+                outcome = replace(outcome, error=_bug(error))
+            else:
+                outcome = replace(outcome, attribution=made)
+            listen(_event_of(outcome, at=self._clock.time(), seconds=self._clock.now() - began))
+            return outcome
 
         async with work(one, prompts, workers=concurrency) as outcomes:
             yield outcomes
@@ -501,4 +583,29 @@ class Session:
         return certain | {c for c, there in self._confirmed.items() if there}
 
 
-__all__ = ["Choice", "Evidence", "Outcome", "Progress", "Session"]
+def _bug(error: Exception) -> PluginError:
+    found = PluginError(
+        f"explaining it failed with {type(error).__name__}: {error}. This is a bug in pizza or in "
+        "a plugin: explain this prompt alone to see where."
+    )
+    found.__cause__ = error
+    return found
+
+
+def _event_of(outcome: Outcome, *, at: float, seconds: float) -> RowEvent:
+    made, error = outcome.attribution, outcome.error
+    if error is not None:
+        return RowFailed(at=at, id=outcome.id, index=outcome.index, error=error, seconds=seconds)
+    found = cast("Attribution", made)
+    return RowFinished(
+        at=at,
+        id=outcome.id,
+        index=outcome.index,
+        calls=found.calls,
+        cache_hits=found.cache_hits,
+        unanswered=found.evaluations.unanswered,
+        seconds=seconds,
+    )
+
+
+__all__ = ["Choice", "Evidence", "Item", "Outcome", "Partial", "Progress", "Session"]

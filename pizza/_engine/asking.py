@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked about every coalition, what it took, and how far it is."""
+"""What is asked about every coalition, and what it took."""
 
 from __future__ import annotations
 
@@ -12,25 +12,6 @@ from pizza.completion import Completion, Generation, Request, Usage
 if TYPE_CHECKING:
     from pizza._engine.scheduler import Answer
     from pizza.prompt import Prompt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far an attribution is.
-
-    Attributes:
-        phase: ``"reference"`` (the unperturbed prompt) or ``"coalitions"``.
-        done: Coalitions measured so far.
-        total: Coalitions that are known to be needed; grows when the method adapts.
-        calls: Requests sent so far, retries included.
-        cache_hits: Answers from the cache so far.
-    """
-
-    phase: Literal["reference", "coalitions"]
-    done: int
-    total: int
-    calls: int
-    cache_hits: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

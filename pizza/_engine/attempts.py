@@ -110,7 +110,7 @@ class Sender:
                 course.first_at = permit.sent_at
             elif permit.sent_at - course.first_at > self._backoff.policy.deadline_s:
                 self._limiter.give_back(permit)
-                self._ledger.settle(course.worst, Amount())
+                self._ledger.settle(course.worst, Amount(), sent=False)
                 raise self._exhausted(course, None)
             course.attempts += 1
             try:
@@ -157,7 +157,7 @@ class Sender:
         try:
             return await self._limiter.acquire(course.ticket, course.tokens)
         except BaseException:
-            self._ledger.settle(course.worst, Amount())
+            self._ledger.settle(course.worst, Amount(), sent=False)
             raise
 
     async def _attempt(self, request: Request, permit: Permit, course: _Course) -> Reply:
@@ -166,6 +166,7 @@ class Sender:
         The reservation is settled here for failures; for replies `_settle` does it.
         """
         self.counters.calls += 1
+        self._ledger.begin(course.worst)
         spent = course.worst
         try:
             reply = await self._timed(request)

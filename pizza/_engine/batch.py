@@ -3,7 +3,8 @@
 
 Requests that wait at the same moment go together, and so do those that are known to be coming: a
 round of coalitions is one batch, also when every one of them is first looked up in a cache on
-disk. While a batch is computed the next one fills up. Nobody waits for a timer.
+disk. While a batch is computed the next one fills up. Nobody waits for a timer, unless the backend
+asks for that because its batches take much longer.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Round:
 
 
 class Batcher:
-    """Collects requests for `Backend.answer_batch`; one batch is under way at a time.
+    """Collects requests for `Backend.answer_batch`.
 
     Args:
         backend: The backend.
@@ -88,6 +89,8 @@ class Batcher:
         self._runner: asyncio.Task[None] | None = None
         self._size = size
         self._looking_up = 0
+        self._arrived = 0
+        self._places = asyncio.Semaphore(backend.batches_at_once)
         self._rounds: list[Round] = []
         self._changed = asyncio.Event()
 
@@ -119,6 +122,7 @@ class Batcher:
         """As `Backend.answer`, in company."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
+        self._arrived += 1
         self._changed.set()
         if self._runner is None:
             self._runner = self._group.create_task(self._run(), name="pizza-batches")
@@ -127,26 +131,50 @@ class Batcher:
         finally:
             # A caller that is gone must not be computed for, if it is not too late.
             future.cancel()
+            self._changed.set()
 
     async def _run(self) -> None:
         try:
             while True:
+                await self._places.acquire()
                 # Everybody who is ready to run adds to the batch before it starts.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
-                while len(self._waiting) < self._size and self._more_to_come():
-                    self._changed.clear()
-                    await self._changed.wait()
+                await self._fill()
                 batch: list[_Item] = []
                 while self._waiting and len(batch) < self._size:
                     item = self._waiting.popleft()
                     if not item[1].done():
                         batch.append(item)
                 if not batch:
+                    self._places.release()
                     return
-                await self._answer(batch)
+                task = self._group.create_task(self._answer(batch), name="pizza-batch-waits")
+                task.add_done_callback(lambda _: self._places.release())
         finally:
             self._runner = None
+
+    async def _fill(self) -> None:
+        """Wait until the batch is full, or nothing more is coming."""
+        wait_s = self._backend.batch_wait_s
+        while len(self._waiting) < self._size:
+            if self._more_to_come():
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            before = self._arrived
+            if wait_s > 0:
+                await self._pause(wait_s)
+            if self._arrived == before and not self._more_to_come():
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for company, but not on behalf of callers that are gone."""
+        with contextlib.suppress(TimeoutError):
+            async with self._clock.timeout(seconds):
+                while any(not future.done() for _, future in self._waiting):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def _answer(self, batch: list[_Item]) -> None:
         """Answer a batch, as long as somebody waits for one of its answers."""

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pizza.errors import BudgetExceededError, ConfigError
+from pizza.limits import Spent
 
 if TYPE_CHECKING:
-    from pizza.limits import Budget, Price
+    from pizza.limits import Budget, Price, Tally
 
 _EPSILON = 1e-12
 """Dollars: sums of floats that are equal on paper must not differ."""
@@ -46,12 +47,20 @@ class Ledger:
         budget: The caps.
         price: The backend's price, or ``None`` when it is unknown.
         backend: The backend's name, for messages.
+        tally: What was spent before, which counts towards the caps, and where what is spent is
+            noted; or ``None``.
 
     Raises:
         ConfigError: A cap on money without a price.
     """
 
-    def __init__(self, budget: Budget, price: Price | None, backend: str = "the backend") -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        price: Price | None,
+        backend: str = "the backend",
+        tally: Tally | None = None,
+    ) -> None:
         if budget.max_cost is not None and price is None:
             raise ConfigError(
                 f"max_cost={budget.max_cost:g} cannot be kept: the price of {backend} is not "
@@ -66,9 +75,23 @@ class Ledger:
             )
             if cap is not None
         ]
-        self._spent = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
+        self._tally = tally
+        self._counts = bool(self._caps) or tally is not None
+        before = Spent() if tally is None else tally.spent
+        self._spent: dict[str, float] = {
+            "calls": before.calls,
+            "tokens": before.tokens,
+            "cost": before.cost,
+        }
         self._reserved = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
+        self._sent = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
         self._waiting: deque[_Waiter] = deque()
+
+    @property
+    def spent(self) -> Spent:
+        """What is spent so far, as far as anybody has to know: with caps, or with a tally."""
+        spent = self._spent
+        return Spent(calls=int(spent["calls"]), tokens=int(spent["tokens"]), cost=spent["cost"])
 
     async def reserve(self, amount: Amount) -> None:
         """Reserve the worst case of one attempt; every reservation must be settled once.
@@ -76,10 +99,10 @@ class Ledger:
         Raises:
             BudgetExceededError: What is spent leaves no room.
         """
-        if not self._caps:
+        if not self._counts:
             return
         if not self._waiting and self._fits(amount):
-            self._add(self._reserved, amount, 1)
+            self._take(amount)
             return
         waiter = _Waiter()
         self._waiting.append(waiter)
@@ -96,16 +119,53 @@ class Ledger:
         self._refuse_if_hopeless(amount)
         fits = self._fits(amount)
         if fits:
-            self._add(self._reserved, amount, 1)
+            self._take(amount)
         return fits
 
-    def settle(self, reserved: Amount, spent: Amount) -> None:
-        """The attempt is over: it cost this much instead of what was reserved."""
-        if not self._caps:
+    def _take(self, amount: Amount) -> None:
+        self._add(self._reserved, amount, 1)
+
+    def begin(self, amount: Amount) -> None:
+        """An attempt that was reserved for is about to be sent: who is killed now has it noted.
+
+        What only waits is not noted: there may be a thousand, and none of them costs anything.
+        """
+        if self._tally is not None:
+            self._add(self._sent, amount, 1)
+            self._note()
+
+    def settle(self, reserved: Amount, spent: Amount, *, sent: bool = True) -> None:
+        """The attempt is over: it cost this much instead of what was reserved.
+
+        Args:
+            reserved: What had been reserved for it.
+            spent: What it cost.
+            sent: Whether it had begun.
+        """
+        if not self._counts:
             return
         self._add(self._reserved, reserved, -1)
         self._add(self._spent, spent, 1)
+        if self._tally is not None and sent:
+            self._add(self._sent, reserved, -1)
+            # What is noted is at least what is spent: the next attempt notes it anew. Here it is
+            # noted when nothing is under way, and when an attempt cost more than its worst case.
+            dearer = spent.tokens > reserved.tokens or spent.cost > reserved.cost
+            if dearer or not self._sent["calls"]:
+                self._note()
         self._wake()
+
+    def _note(self) -> None:
+        if self._tally is None:
+            return
+        spent, sent = self._spent, self._sent
+        self._tally.write(
+            Spent(
+                calls=int(spent["calls"] + sent["calls"]),
+                tokens=int(spent["tokens"] + sent["tokens"]),
+                cost=spent["cost"] + max(0.0, sent["cost"]),
+            )
+        )
 
     def _wake(self) -> None:
         if self._waiting and (turn := self._waiting[0].turn) is not None and not turn.done():

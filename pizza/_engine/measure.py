@@ -7,13 +7,14 @@ that a method that asks twice is answered from memory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pizza import coalition
-from pizza._engine.asking import Account, Progress, Question
+from pizza._engine.asking import Account, Question
 from pizza._engine.keeping import Keeper
 from pizza.abc import Metric, PerturbationStrategy
 from pizza.completion import Completion, Generation, Request, frozen_array
@@ -26,17 +27,21 @@ from pizza.errors import (
     RefusedError,
 )
 from pizza.evidence import Answers
+from pizza.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pizza._engine.allowance import Allowance
     from pizza._engine.scheduler import Answer, Scheduler
+    from pizza._engine.sofar import SoFar
     from pizza.prompt import Prompt, Unit
 
 # Answers are compared in groups: a few calls into a metric instead of one per answer, and no more
 # than this many whole answers in memory.
 _GROUP = 64
+_WATCHED_GROUP = 8
+"""Likewise for blocking metrics when somebody waits to see the effects."""
 
 _NAMES = 5
 _NAME = 24
@@ -68,6 +73,7 @@ class Measurement:
         skip_failures: Whether a coalition whose request fails for good gets NaN instead of
             failing the attribution.
         on_progress: Called after every answer.
+        so_far: Takes the effects as soon as they are known, for who watches.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Measurement:
         further: Sequence[Completion] = (),
         skip_failures: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        so_far: SoFar | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._prompt = prompt
@@ -108,6 +115,8 @@ class Measurement:
         self._without_one: dict[int, list[Completion]] = {}
         self._skip = skip_failures
         self._on_progress = on_progress
+        self._so_far = so_far
+        self._compared: Counter[int] = Counter()
         self._row_of: dict[bytes, int] = {}
         self._measured: list[NDArray[np.bool_]] = []
         self._effects: list[NDArray[np.float64]] = []
@@ -199,11 +208,20 @@ class Measurement:
                 group.append((first + at, outcome.answer.completion))
                 if turn == len(self._asked) - 1:
                     self._done += 1
-                self._report()
-                if len(group) >= _GROUP:
+                if len(group) >= self._group_of(self._questions[number]):
                     await self._compare(self._questions[number], waiting.pop(number))
+                self._report()
         for number, group in waiting.items():
             await self._compare(self._questions[number], group)
+        if self._so_far is not None:
+            self._so_far.report(self._progress())
+
+    def _group_of(self, question: Question) -> int:
+        """How many answers are compared together."""
+        if self._so_far is None:
+            return _GROUP
+        blocking = any(metric.blocking for _, metric in question.metrics)
+        return _WATCHED_GROUP if blocking else 1
 
     def _affords(self, requests: Sequence[Request]) -> list[float] | None:
         """What a coalition's requests are expected to cost each, or ``None``: too much."""
@@ -242,6 +260,16 @@ class Measurement:
                         if not self._skip:
                             raise self._named(member[0], error) from error
                         self._failed(member[0], error)
+        if self._so_far is not None:
+            self._tell(self._so_far, [row for row, _ in group])
+
+    def _tell(self, so_far: SoFar, rows: Sequence[int]) -> None:
+        """Hand on the effects of coalitions all of whose answers were compared."""
+        for row in rows:
+            self._compared[row] += 1
+            if self._compared[row] == len(self._asked):
+                effect = self._effects[row][0, 0] - self._floor[0, 0]
+                so_far.add(self._measured[row], float(effect))
 
     def _named(self, row: int, error: IncomparableError) -> IncomparableError:
         absent = np.flatnonzero(~self._measured[row])
@@ -323,14 +351,17 @@ class Measurement:
         self.warnings.append(f"no answer without units {absent}: {failure}")
         self._effects[row][:] = np.nan
 
+    def _progress(self) -> Progress:
+        return Progress(
+            phase="coalitions",
+            done=self._done,
+            total=len(self._measured),
+            calls=self._account.calls,
+            cache_hits=self._account.cache_hits,
+        )
+
     def _report(self) -> None:
         if self._on_progress is not None:
-            self._on_progress(
-                Progress(
-                    phase="coalitions",
-                    done=self._done,
-                    total=len(self._measured),
-                    calls=self._account.calls,
-                    cache_hits=self._account.cache_hits,
-                )
-            )
+            self._on_progress(self._progress())
+        if self._so_far is not None:
+            self._so_far.report(self._progress())

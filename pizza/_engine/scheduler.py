@@ -32,7 +32,7 @@ from pizza._engine.workers import work
 from pizza.caches import CacheWarning
 from pizza.completion import Completion, Request, Usage
 from pizza.errors import CacheError, PizzaError, SessionClosedError
-from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy
+from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy, Spent, Tally
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -123,6 +123,7 @@ class Scheduler:
         budget: Caps.
         cache: Where answers are kept, or ``None``.
         clock: The clock; the system's when ``None``.
+        tally: What was spent before, and where what is spent is noted; or ``None``.
 
     Raises:
         ConfigError: A cap on money, and a backend without a price.
@@ -137,6 +138,7 @@ class Scheduler:
         budget: Budget | None = None,
         cache: ResponseCache | None = None,
         clock: Clock | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._backend = backend
         limits = limits or Limits()
@@ -158,11 +160,12 @@ class Scheduler:
             size = min(backend.batch_size, slots)
             self._batcher = Batcher(backend, self._group, self._clock, timeout_s, size)
             answer = self._batcher.answer
+        self._ledger = Ledger(budget or Budget(), backend.price, backend.name, tally)
         self._sender = Sender(
             backend,
             answer,
             self._limiter,
-            Ledger(budget or Budget(), backend.price, backend.name),
+            self._ledger,
             Backoff(retry),
             self._clock,
             # The time counts from when a batch starts, not while a request waits for its turn.
@@ -216,6 +219,11 @@ class Scheduler:
             in_flight=self._limiter.in_flight,
             queued=self._limiter.queued,
         )
+
+    @property
+    def spent(self) -> Spent:
+        """What counts towards the caps; 0 where there are none and nobody keeps a tally."""
+        return self._ledger.spent
 
     # --- asking -------------------------------------------------------------------------------
 

@@ -220,7 +220,7 @@ def calls_left(context: Context) -> int | None:
     """Calls that the session's budget and the attribution's own still have; ``None`` = no cap."""
     left: list[int] = []
     if (cap := context.budget.max_calls) is not None:
-        left.append(max(0, cap - context.scheduler.statistics.calls))
+        left.append(max(0, cap - context.scheduler.spent.calls))
     if context.allowance is not None and (cap := context.allowance.budget.max_calls) is not None:
         left.append(max(0, cap - context.allowance.calls))
     return min(left, default=None)

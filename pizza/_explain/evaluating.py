@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pizza import coalition
-from pizza._engine.asking import Progress
 from pizza._explain.job import Job
 from pizza._explain.recorded import Recorded, recorded_metric, recorded_perturbation
 from pizza._parts import Part, resolve, resolve_units
@@ -19,6 +18,7 @@ from pizza.evaluation.case import Case
 from pizza.evaluation.catalog import USUAL, named
 from pizza.evaluation.measure import Measure
 from pizza.limits import Budget
+from pizza.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

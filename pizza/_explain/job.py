@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pizza._engine.allowance import Allowance
-from pizza._engine.asking import Account, Progress
+from pizza._engine.asking import Account
 from pizza._explain.work import Meter, Reading
 from pizza._parts import Part
 from pizza._plugins import Registry
@@ -17,6 +17,7 @@ from pizza.attribution import Target
 from pizza.capability import Capability
 from pizza.completion import Generation
 from pizza.limits import Budget
+from pizza.progress import Partial, Progress
 from pizza.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Job:
     budget: Budget | None = None
     repeats: int | None = None
     on_progress: Callable[[Progress], None] | None = None
+    on_partial: Callable[[Partial], None] | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from pizza._engine.asking import Progress, Question
+from pizza._engine.asking import Question
 from pizza._explain.job import Context
 from pizza.completion import Completion, Request
 from pizza.errors import CapabilityError, IncomparableError
+from pizza.progress import Progress
 
 
 async def ask_reference(context: Context) -> tuple[list[Question], Completion]:
@@ -132,13 +133,16 @@ async def ask(context: Context, request: Request) -> Completion:
 def report_reference(context: Context) -> None:
     """Tell who watches how far the reference is."""
     if context.job.on_progress is not None:
-        account = context.account
-        context.job.on_progress(
-            Progress(
-                phase="reference",
-                done=0,
-                total=0,
-                calls=account.calls,
-                cache_hits=account.cache_hits,
-            )
-        )
+        context.job.on_progress(progress_of(context))
+
+
+def progress_of(context: Context) -> Progress:
+    """How far an attribution is before its first coalition."""
+    account = context.account
+    return Progress(
+        phase="reference",
+        done=0,
+        total=0,
+        calls=account.calls,
+        cache_hits=account.cache_hits,
+    )

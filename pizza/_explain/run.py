@@ -15,6 +15,7 @@ import numpy as np
 from pizza._engine.asking import Question
 from pizza._engine.driving import drive
 from pizza._engine.measure import Measurement
+from pizza._engine.sofar import SoFar
 from pizza._explain.checks import (
     calls_left,
     check_budget,
@@ -31,7 +32,7 @@ from pizza._explain.job import Context, Job
 from pizza._explain.noise import floor_of, measure_noise, of_values, tested
 from pizza._explain.price import allowance_for, check_tariff, prices_for, tariff_for
 from pizza._explain.provenance import provenance
-from pizza._explain.reference import ask_reference
+from pizza._explain.reference import ask_reference, progress_of
 from pizza.abc import Game, InternalsMethod, Scores, Tariff
 from pizza.attribution import Attribution, Evaluations, MetricScores
 from pizza.completion import Completion, frozen_array
@@ -58,6 +59,7 @@ async def explain(job: Job, *, started: float, **owned: Any) -> Attribution:
 async def _explain(context: Context, started: float) -> Attribution:
     units = await _agreed(context)
     if isinstance(context.job.method.value, InternalsMethod):
+        _watched(context, units)
         return await inspect(context, units, started)
     ready = await prepared(context, units)
     scores = await _score(context, ready)
@@ -105,6 +107,7 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
     units = units or await _agreed(context)
     job = context.job
     check_budget(context, len(units))
+    so_far = _watched(context, units)
     lent = resources(context)
     await context.in_thread(job.perturbation.value.prepare, job.prompt, units, lent)
     await confirm(context)
@@ -116,6 +119,9 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
     tariff = await tariff_for(context, prices, questions, units)
     check_tariff(context, tariff, len(units))
     labels = [part.label for part in context.metrics]
+    if so_far is not None:
+        so_far.output = output
+        so_far.report(progress_of(context))
     measurement = Measurement(
         scheduler=context.scheduler,
         prompt=job.prompt,
@@ -133,6 +139,7 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
         price=None if prices is None else prices.of,
         skip_failures=job.skip_failures,
         on_progress=job.on_progress,
+        so_far=so_far,
     )
     return Prepared(
         units=units,
@@ -142,6 +149,15 @@ async def prepared(context: Context, units: tuple[Unit, ...] | None = None) -> P
         noise=noise,
         answers=(questions[-1].reference, *further),
     )
+
+
+def _watched(context: Context, units: tuple[Unit, ...]) -> SoFar | None:
+    """What a watcher is told through; the units at once, when all free checks are done."""
+    if context.job.on_partial is None:
+        return None
+    so_far = SoFar(units, context.job.on_partial)
+    so_far.report(progress_of(context))
+    return so_far
 
 
 async def _first_answers(context: Context) -> tuple[list[Question], Completion]:

@@ -23,6 +23,7 @@ _LOCAL_METHODS = (
 
 _SHIPPED: dict[tuple[str, str], str] = {
     ("backend", "openai"): "pizza-openai",
+    ("backend", "openai-batch"): "pizza-openai",
     ("backend", "embedded"): "pizza-embedded",
     ("backend", "local"): "pizza-local",
     **{("method", name): "pizza-local" for name in _LOCAL_METHODS},

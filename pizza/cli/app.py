@@ -13,9 +13,13 @@ import typer
 from pizza import __version__
 from pizza.cli.attribute import attribute
 from pizza.cli.doctor import doctor
+from pizza.cli.estimate import estimate
 from pizza.cli.evaluate import evaluate
+from pizza.cli.export import export
+from pizza.cli.merge import merge
 from pizza.cli.plugins import plugins
 from pizza.cli.reanalyze import reanalyze
+from pizza.cli.run import run as run_rows
 
 app = typer.Typer(
     name="pizza",
@@ -28,6 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(attribute)
+app.command("run")(run_rows)
+app.command()(estimate)
+app.command()(merge)
+app.command()(export)
 app.command()(evaluate)
 app.command()(reanalyze)
 app.command()(plugins)

@@ -34,6 +34,10 @@ def reader(tmp_path, monkeypatch, server):
         '[{"role": "system", "content": "Be brief."},'
         ' {"role": "user", "content": "Eva has 4 hats. How many hats does Eva have?"}]'
     )
+    (tmp_path / "prompts.jsonl").write_text(
+        '{"id": "a", "prompt": "Eva has 4 hats. How many hats does Eva have?", "topic": "hats"}\n'
+        '{"id": "b", "prompt": "The mug is red. What color is the mug?", "topic": "mugs"}\n'
+    )
     weights = Path(pizza_embedded.__file__).parent / "weights"
     (tmp_path / "my-model").symlink_to(weights, target_is_directory=True)
     return tmp_path

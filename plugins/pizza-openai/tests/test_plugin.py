@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from pizza_openai.backend import OpenAIBackend
+from pizza_openai.batch import OpenAIBatchBackend
 from pizza_openai.plugin import pizza_register_backends
 
 from pizza.capability import Capability
@@ -24,12 +25,15 @@ def test_registering_loads_neither_openai_nor_an_http_library():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_spec_names_a_backend_that_can_be_imported():
-    (spec,) = pizza_register_backends()
-    module, _, attribute = spec.target.partition(":")
-    assert getattr(importlib.import_module(module), attribute) is OpenAIBackend
-    assert (spec.name, spec.key_variable) == ("openai", "OPENAI_API_KEY")
-    assert Capability.SCORE in spec.offers
+def test_the_specs_name_backends_that_can_be_imported():
+    specs = {spec.name: spec for spec in pizza_register_backends()}
+    for name, made in (("openai", OpenAIBackend), ("openai-batch", OpenAIBatchBackend)):
+        spec = specs.pop(name)
+        module, _, attribute = spec.target.partition(":")
+        assert getattr(importlib.import_module(module), attribute) is made
+        assert spec.key_variable == "OPENAI_API_KEY"
+        assert Capability.SCORE in spec.offers
+    assert not specs
 
 
 def opened(**options):

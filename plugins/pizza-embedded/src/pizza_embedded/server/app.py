@@ -19,6 +19,7 @@ from pizza_embedded.inference import Inference, Outcome
 from pizza_embedded.ratelimit import Clock, Decision, Quota, RateLimit, make_quota
 from pizza_embedded.runtime import ContextTooLong, Runtime
 from pizza_embedded.server import chat, completions, responses
+from pizza_embedded.server.batch_api import BatchApi
 from pizza_embedded.server.batching import Batcher
 from pizza_embedded.server.cache import AnswerCache, Rendered
 from pizza_embedded.server.errors import (
@@ -79,6 +80,13 @@ class Server:
         self._batcher = Batcher(self._inference)
         self._cache = AnswerCache(options.cache_bytes)
         self._limit = _rate_limit(options, clock)
+        self._batch_api = BatchApi(
+            options.batches,
+            answer=self._answer_line,
+            stats=self.stats,
+            endpoints=tuple(_PLANNERS),
+            models=self._models.all,
+        )
         self._runner: web.ServerRunner | None = None
         self._mark = secrets.token_hex(12)
         self._fixed = {
@@ -110,6 +118,7 @@ class Server:
 
     async def aclose(self) -> None:
         """Stop at once: requests in flight are cut off."""
+        await self._batch_api.aclose()
         await self._batcher.aclose()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -135,6 +144,9 @@ class Server:
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         method, path = request.method, request.path
         planner = _PLANNERS.get(path) if method == "POST" else None
+        if path.startswith(("/v1/files", "/v1/batches")):
+            self._authenticate(request)
+            return await self._batch_api.respond(request, _headers({}))
         known = planner is not None or path in self._fixed or path.startswith("/v1/models/")
         self.stats.requests[path if known else "other"] += 1
         if path.startswith("/v1/"):
@@ -161,7 +173,7 @@ class Server:
     async def _complete(self, request: web.BaseRequest, planner: Planner) -> web.StreamResponse:
         started = time.monotonic()
         body = await request.read()
-        key = hashlib.blake2b(request.path.encode() + b" " + body, digest_size=16).hexdigest()
+        key = _key(request.path, body)
         self.stats.arrived(key)
         todo: Plan | Rendered = self._cache.get(key) or self._plan(body, planner)
         decision = self._admit(todo.reserved_tokens)
@@ -187,6 +199,16 @@ class Server:
             return await _truncated(request, content, headers)
         self.stats.answered(key, answer.prompt_tokens, answer.completion_tokens)
         return web.Response(body=content, headers=headers)
+
+    async def _answer_line(self, path: str, body: bytes) -> bytes:
+        """The answer to one request of a batch: no limit, latency or fault of single requests."""
+        key = _key(path, body)
+        self.stats.arrived(key)
+        todo: Plan | Rendered = self._cache.get(key) or self._plan(body, _PLANNERS[path])
+        self.stats.attempt(key)
+        answer = todo if isinstance(todo, Rendered) else await self._answer(key, todo)
+        self.stats.answered(key, answer.prompt_tokens, answer.completion_tokens)
+        return answer.with_id(secrets.token_hex(12))
 
     def _plan(self, body: bytes, planner: Planner) -> Plan:
         plan = planner(body, self.runtime, self._models)
@@ -258,6 +280,10 @@ def _rate_limit(options: ServerOptions, clock: Clock) -> RateLimit:
     return RateLimit(
         requests=quota(options.rpm), tokens=quota(options.tpm), announce=options.rate_headers
     )
+
+
+def _key(path: str, body: bytes) -> str:
+    return hashlib.blake2b(path.encode() + b" " + body, digest_size=16).hexdigest()
 
 
 def _headers(more: Mapping[str, str], elapsed_ms: int = 0) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pizza_embedded.faults import FaultPlan
 from pizza_embedded.ratelimit import STYLES
+from pizza_embedded.server.batch_options import BatchOptions
 from pizza_embedded.server.options import DEFAULT_MODEL, Latency, ServerOptions
 
 Value = TypeVar("Value")
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="e.g. 500=0.01,drop=0.01,hang=0.01:10,malformed=0.01,truncate=0.01,seed=7",
     )
     add("--api-key", help="the only key that is let in (default: none is asked for)")
+    add(
+        "--batches",
+        type=_parsed(BatchOptions.parse),
+        default=BatchOptions(),
+        metavar="NAME=VALUE,...",
+        help="how batches behave, e.g. delay=5,expire=10,fail=0.1,malformed=1,hang=create",
+    )
     add("--no-cache", action="store_true", help="compute repeated requests again")
 
 
@@ -78,6 +86,7 @@ def options_from(arguments: argparse.Namespace) -> ServerOptions:
         refund_tokens=arguments.refund_tokens,
         faults=arguments.faults,
         api_key=arguments.api_key,
+        batches=arguments.batches,
         **more,
     )
 

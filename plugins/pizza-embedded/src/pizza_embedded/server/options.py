@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 from pizza_embedded.faults import FaultPlan, uniform
 from pizza_embedded.ratelimit import Style
+from pizza_embedded.server.batch_options import BatchOptions
 
 DEFAULT_MODEL = "embedded"
 
@@ -78,6 +79,7 @@ class ServerOptions:
         api_key: The only key that is let in; ``None`` = everybody is.
         cache_bytes: Room for rendered answers. An answer that a repeat of its request would get
             again costs the model nothing the second time.
+        batches: How batches behave.
     """
 
     host: str = "127.0.0.1"
@@ -94,3 +96,4 @@ class ServerOptions:
     faults: FaultPlan = field(default_factory=FaultPlan)
     api_key: str | None = field(default=None, repr=False)
     cache_bytes: int = 64 << 20
+    batches: BatchOptions = field(default_factory=BatchOptions)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,11 @@ class Stats:
         model_jobs: Jobs that the model computed (answers from the cache cost none).
         prompt_tokens, completion_tokens: Tokens of complete answers.
         duplicates: Requests whose body had been answered completely before: paid for twice.
+        batch_calls: Calls of the Files and Batches APIs, by name.
+        batches: Batches that have ended, per status.
+        batch_lines: Requests of batches that were run; they count as requests to their endpoint
+            in nothing else but ``admitted``, ``duplicates`` and tokens.
+        hung: Calls whose answer never came, by name.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -42,6 +48,11 @@ class Stats:
         self.prompt_tokens = 0
         self.completion_tokens = 0
         self.duplicates = 0
+        self.batch_calls: Counter[str] = Counter()
+        self.batches: Counter[str] = Counter()
+        self.batch_lines = 0
+        self.hung: Counter[str] = Counter()
+        self._lines: Counter[bytes] = Counter()
         self._first_s: float | None = None
         self._last_s: float | None = None
         self._attempts: Counter[str] = Counter()
@@ -62,6 +73,12 @@ class Stats:
         self._last_s = now
         self._attempts[key] += 1
         return self._attempts[key] - 1
+
+    def batch_attempt(self, body: bytes) -> int:
+        """A line of a batch is run; the number of the attempt at its body, from 0."""
+        key = hashlib.blake2b(body, digest_size=16).digest()
+        self._lines[key] += 1
+        return self._lines[key] - 1
 
     def answered(self, key: str, prompt_tokens: int, completion_tokens: int) -> None:
         """A body was answered completely."""
@@ -92,5 +109,9 @@ class Stats:
             "distinct_bodies": len(self._attempts),
             "answered_bodies": len(self._answered),
             "duplicates": self.duplicates,
+            "batch_calls": dict(self.batch_calls),
+            "batches": dict(self.batches),
+            "batch_lines": self.batch_lines,
+            "hung": dict(self.hung),
             "cpu_s": time.process_time(),
         }

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`estimate`: what a run would send and cost, before anything is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pizza._parts import Part, resolve
+from pizza.abc import Method
+from pizza.bulk.api import Given
+from pizza.bulk.census import Census, contains, take_census
+from pizza.bulk.parts import parts_in, read_parts
+from pizza.bulk.rehearsal import Lookup, Rehearsal
+from pizza.bulk.rows import Columns, Row, id_hash
+from pizza.bulk.sources import Source
+from pizza.bulk.tables import source_of
+from pizza.errors import ConfigError
+from pizza.limits import Budget, Limits, Price
+from pizza.session import Item, Outcome, Session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LARGEST = 5
+_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RowPlan:
+    """What one prompt would take.
+
+    Attributes:
+        requests: Requests that would be sent.
+        id: The row's id.
+        units: Its units.
+        cached: Answers that are there already.
+        fewest: Fewest requests that the method can do with, references included.
+        most: Most that it may send.
+        prompt_tokens: Tokens of the prompts that would be sent.
+        output_tokens: Longest outputs, tokens.
+    """
+
+    requests: int
+    id: str
+    units: int
+    cached: int
+    fewest: int
+    most: int | None
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run would take.
+
+    Attributes:
+        method: The method.
+        rows: Rows to explain; those with a result in the directory are not counted.
+        rehearsed: Rows that were counted; the figures are scaled up to all of them.
+        unusable: Rows that would fail without a request, and why the first one would.
+        requests: Requests that would be sent.
+        cached: Answers that are there already.
+        fewest: Fewest requests that the method can do with.
+        most: Most that it may send; ``None`` = more than anybody would pay for.
+        prompt_tokens: Tokens of the prompts.
+        output_tokens: Tokens of the outputs, if all become as long as they may.
+        price: What tokens cost, or ``None``: not known.
+        minutes: How long that takes at the limits, or ``None`` when none were given.
+        largest: The prompts that take most.
+    """
+
+    method: str
+    rows: int
+    rehearsed: int
+    unusable: tuple[int, str]
+    requests: int
+    cached: int
+    fewest: int
+    most: int | None
+    prompt_tokens: int
+    output_tokens: int
+    price: Price | None
+    minutes: float | None
+    largest: tuple[RowPlan, ...]
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars at most, or ``None`` when the price is not known."""
+        return (
+            None if self.price is None else self.price.cost(self.prompt_tokens, self.output_tokens)
+        )
+
+
+async def estimate(
+    rows: Given,
+    *,
+    model: Any = "embedded",
+    options: Mapping[str, Any] | None = None,
+    methods: Sequence[Any] = (),
+    columns: Columns | None = None,
+    split: str | None = None,
+    directory: str | Path | None = None,
+    sample: int | None = None,
+    skip_bad_rows: bool = False,
+    **session: Any,
+) -> tuple[Plan, ...]:
+    """Rehearse a run: everything is done but sending.
+
+    Prompts are segmented, perturbed and counted by the parts and the tokenizer that the run would
+    use, and looked up in its answers. Exact for methods whose requests do not depend on answers.
+    For the others `Plan.fewest` and `Plan.most` are the range.
+
+    Args:
+        rows: As for `run`.
+        model: As for `Session`.
+        options: As for `run`.
+        methods: Methods to compare; by default the one of the options.
+        columns: As for `run`.
+        split: As for `run`.
+        directory: A run directory: its results are not computed again, its answers not paid for.
+        sample: Rows to rehearse, evenly spread; by default all.
+        skip_bad_rows: As for `run`.
+        **session: Options of `Session`.
+
+    Returns:
+        A plan per method.
+
+    Raises:
+        ConfigError: Something does not fit.
+
+    Cost: no request; about 1 ms per request that would be sent.
+    """
+    if sample is not None and sample < 1:
+        raise ConfigError(f"sample is at least 1 row, not {sample!r}.")
+    source = await asyncio.to_thread(source_of, rows, columns, split=split)
+    census = await asyncio.to_thread(take_census, source, skip_faults=skip_bad_rows)
+    folder = None if directory is None else Path(directory)
+    done = await asyncio.to_thread(_done, folder)
+    budget: Budget | None = session.pop("budget", None)
+    limits = session.pop("limits", None) or Limits()
+    if budget is not None and budget.max_cost is not None:
+        # The caps of a run do not matter here, but one that cannot be kept is an error.
+        session["budget"] = Budget(max_cost=budget.max_cost)
+    path = session.pop("cache", None) or (folder and folder / "responses.sqlite")
+    wanted = dict(options or {})
+    found: list[Plan] = []
+    plugins: dict[str, Any] = {k: session[k] for k in ("plugins", "discover") if k in session}
+    asked = _Asked(source, census, done, sample, plugins)
+    async with Session(model, **session) as real:
+        for method in methods or (wanted.get("method"),):
+            plan = await _rehearsed(real, asked, {**wanted, "method": method}, path)
+            found.append(_timed(plan, limits))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Rows to rehearse."""
+
+    source: Source
+    census: Census
+    done: NDArray[np.uint64]
+    sample: int | None
+    plugins: Mapping[str, Any]
+
+    @property
+    def open(self) -> int:
+        """Rows without a result."""
+        return self.census.rows - int(np.isin(self.census.hashes, self.done).sum())
+
+    def items(self) -> Iterator[Item]:
+        """The rows, or as many of them as the sample has, evenly spread."""
+        every = 1 if self.sample is None else max(1, self.open // self.sample)
+        left = self.open if self.sample is None else self.sample
+        place = 0
+        for row in self.source.rows():
+            if not isinstance(row, Row) or contains(self.done, row.hash):
+                continue
+            if place % every == 0 and left:
+                left -= 1
+                own = {} if row.target is None else {"target": row.target}
+                yield Item(prompt=row.prompt, id=row.id, options=own)
+            place += 1
+
+
+async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path: Any) -> Plan:
+    named = options["method"] or ("auto" if options.get("budget") is not None else "leave-one-out")
+    part = resolve(real.plugins, "method", named)
+    if not isinstance(part.value, Method):
+        raise ConfigError(f"{part.name!r} looks inside the model: it sends no requests to count.")
+    cap = None if options.get("budget") is None else Budget.of(options["budget"]).max_calls
+    options = {"skip_failures": True, **options}
+    rows: list[RowPlan] = []
+    totals = [0] * 6
+    most: int | None = 0
+    unusable, why, n = 0, "", 0
+    async with contextlib.AsyncExitStack() as stack:
+        cache = Lookup(_cache(path))
+        stack.push_async_callback(cache.aclose)
+        session = await stack.enter_async_context(
+            Session(
+                Rehearsal(real.backend),
+                cache=cache,
+                **asked.plugins,
+            )
+        )
+        async with session.attribute_many(
+            asked.items(), concurrency=_WORKERS, **options
+        ) as outcomes:
+            async for outcome in outcomes:
+                n += 1
+                if outcome.attribution is None:
+                    unusable, why = unusable + 1, why or f"{outcome.id}: {outcome.error}"
+                    continue
+                plan = _of_row(outcome, part, cap)
+                figures = (plan.requests, plan.cached, plan.fewest, plan.prompt_tokens)
+                for place, value in enumerate((*figures, plan.output_tokens)):
+                    totals[place] += value
+                most = None if most is None or plan.most is None else most + plan.most
+                (heapq.heappush if len(rows) < _LARGEST else heapq.heappushpop)(rows, plan)
+    scale = asked.open / n if n else 0.0
+    requests, cached, fewest, prompt_tokens, output_tokens, _ = (
+        round(total * scale) for total in totals
+    )
+    return Plan(
+        method=part.label,
+        rows=asked.open,
+        rehearsed=n,
+        unusable=(round(unusable * scale), why),
+        requests=requests,
+        cached=cached,
+        fewest=fewest,
+        most=None if most is None else round(most * scale),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        price=real.backend.price,
+        minutes=None,
+        largest=tuple(sorted(rows, reverse=True)),
+    )
+
+
+def _of_row(outcome: Outcome, part: Part, cap: int | None) -> RowPlan:
+    made = outcome.attribution
+    assert made is not None  # noqa: S101 - the caller looked
+    asked = made.calls + made.cache_hits
+    about = sum(len(a) for evidence in made.evaluations.evidence for a in evidence.answers)
+    references = asked - about
+    per = max(1, round(about / max(1, len(made.evaluations))))
+    least, most = part.value.calls(len(made.units))
+    limit = most * per + references
+    if cap is not None:
+        limit = min(limit, cap)
+    return RowPlan(
+        requests=made.calls,
+        id=outcome.id or str(outcome.index),
+        units=len(made.units),
+        cached=made.cache_hits,
+        fewest=min(least * per + references, limit),
+        # What nobody would pay for is no figure to show.
+        most=limit if limit < 10**9 else None,
+        prompt_tokens=made.usage.prompt_tokens,
+        output_tokens=made.usage.completion_tokens,
+    )
+
+
+def _timed(plan: Plan, limits: Limits) -> Plan:
+    found = []
+    if limits.requests_per_minute is not None:
+        found.append(plan.requests / limits.requests_per_minute)
+    if limits.tokens_per_minute is not None:
+        tokens = plan.prompt_tokens + plan.output_tokens
+        found.append(tokens / limits.tokens_per_minute)
+    return dataclasses.replace(plan, minutes=max(found, default=None))
+
+
+def _cache(path: Any) -> Any:
+    if path is None or not Path(path).exists():
+        return None
+    from pizza.caches.sqlite import SqliteCache
+
+    return SqliteCache(path)
+
+
+def _done(folder: Path | None) -> NDArray[np.uint64]:
+    found: list[int] = []
+    if folder is not None:
+        for batch in read_parts(parts_in(folder / "results"), ["id"]):
+            found += [id_hash(name) for name in batch.column(0).to_pylist()]
+    return np.sort(np.array(found, dtype=np.uint64))

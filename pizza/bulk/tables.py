@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources that need another package, and the source that a path or a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pizza.bulk.rows import Columns
+from pizza.bulk.sources import Csv, JsonLines, Records, Source, TextFiles
+from pizza.errors import ConfigError
+
+_BATCH = 256
+
+
+class Parquet(Source):
+    """A Parquet file, read in batches."""
+
+    def __init__(self, path: str | Path, columns: Columns | None = None) -> None:
+        super().__init__(columns)
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """See `Source.name`."""
+        return self.path.name
+
+    def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """See `Source.records`."""
+        pa, parquet = arrow()
+        number = 0
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(batch_size=_BATCH):
+                    for record in batch.to_pylist():
+                        number += 1
+                        yield f"{self.path}: row {number}", record
+        except (OSError, pa.ArrowException) as error:
+            raise ConfigError(
+                f"{self.path}: after row {number} this cannot be read as Parquet: {error}."
+            ) from error
+
+
+def source_of(
+    given: Source | str | Path | Iterable[Mapping[str, Any]],
+    columns: Columns | None = None,
+    *,
+    split: str | None = None,
+) -> Source:
+    """The source that is meant by a path, a name or rows in memory.
+
+    Args:
+        given: A `Source`; a file named ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv`` or
+            ``.parquet``; a directory of text files; a dataset of the Hugging Face ``datasets``
+            package: ``"hf:NAME"``, a directory that ``save_to_disk`` wrote, or the object; or a
+            list of mappings.
+        columns: Which columns mean what.
+        split: Of a dataset.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    if isinstance(given, Source):
+        return given
+    if not isinstance(given, (str, Path)):
+        return Records(given, columns, name=_dataset_name(given))
+    if isinstance(given, str) and given.startswith("hf:"):
+        return _loaded(given.removeprefix("hf:"), columns, split)
+    path = Path(given)
+    if path.is_dir():
+        if any((path / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
+            return _saved(path, columns, split)
+        return TextFiles(path)
+    if not path.exists():
+        raise ConfigError(f"there is no file or directory {path}.")
+    kinds: dict[str, Any] = {
+        ".jsonl": JsonLines,
+        ".ndjson": JsonLines,
+        ".csv": Csv,
+        ".tsv": Csv,
+        ".parquet": Parquet,
+    }
+    kind = kinds.get(path.suffix.lower())
+    if kind is None:
+        raise ConfigError(
+            f"{path} is of no kind that is understood: {', '.join(kinds)}, a directory of .txt "
+            "files, or hf:NAME for a dataset."
+        )
+    made: Source = kind(path, columns)
+    return made
+
+
+def arrow() -> tuple[Any, Any]:
+    """``pyarrow`` and ``pyarrow.parquet``.
+
+    Raises:
+        ConfigError: They are not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ConfigError(
+            "runs over many prompts need pyarrow: pip install 'pizza-attribution[bulk]'."
+        ) from error
+    return pa, parquet
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ConfigError("Hugging Face datasets need: pip install datasets.") from error
+    return datasets
+
+
+def _loaded(name: str, columns: Columns | None, split: str | None) -> Source:
+    datasets = _datasets()
+    try:
+        found = datasets.load_dataset(name, split=split or "train")
+    except Exception as error:
+        raise ConfigError(
+            f"the dataset {name!r}, split {split or 'train'!r}, cannot be loaded: "
+            f"{type(error).__name__}: {error}. Another split is named with --split."
+        ) from error
+    return Records(found, columns, name=f"hf:{name}")
+
+
+def _saved(path: Path, columns: Columns | None, split: str | None) -> Source:
+    datasets = _datasets()
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise ConfigError(
+            f"the dataset in {path} cannot be loaded: {type(error).__name__}: {error}."
+        ) from error
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise ConfigError(
+                f"the dataset in {path} has splits, and {split!r} is none of them: "
+                f"{', '.join(found)}. Name one with --split."
+            )
+        found = found[split]
+    return Records(found, columns, name=path.name)
+
+
+def _dataset_name(given: Any) -> str:
+    name = getattr(getattr(given, "info", None), "dataset_name", None)
+    return f"hf:{name}" if name else "records"

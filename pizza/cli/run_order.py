@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``pizza run`` and ``pizza estimate`` were asked to do, and the calls that it amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pizza.cli.connection import Connection
+from pizza.completion import Generation
+from pizza.errors import ConfigError
+from pizza.specs import parse_choice
+
+if TYPE_CHECKING:
+    from pizza.bulk import Columns
+
+_EVIDENCE = ("auto", "score", "complete")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOrder(Connection):
+    """The options of both commands, as they were given.
+
+    The attributes are the commands' options; `output` is the run directory.
+    """
+
+    rows: str
+    prompt_column: str | None
+    id_column: str | None
+    target_column: str | None
+    split: str | None
+    skip_bad_rows: bool
+    max_tokens: int
+    temperature: float
+    units: str
+    methods: Sequence[str]
+    budget: str | None
+    repeats: int | None
+    perturbation: str
+    metrics: Sequence[str]
+    evidence: str
+    workers: int = 16
+    keep: str = "scores"
+    circuit: int = 5
+    retry_failed: bool = False
+    resume: bool = False
+    dry_run: bool = False
+    sample: int | None = None
+
+    @property
+    def directory(self) -> Path | None:
+        """The run directory."""
+        return self.output
+
+    def columns(self) -> Columns:
+        """Which columns mean what."""
+        from pizza.bulk import Columns
+
+        return Columns(prompt=self.prompt_column, id=self.id_column, target=self.target_column)
+
+    def call_options(self) -> dict[str, Any]:
+        """Keyword arguments of `pizza.Session.attribute`, the method excepted.
+
+        Raises:
+            ConfigError: An option's value is not usable.
+        """
+        if self.evidence not in _EVIDENCE:
+            raise ConfigError(
+                f"--evidence is one of {', '.join(_EVIDENCE)}, not {self.evidence!r}."
+            )
+        return {
+            "units": parse_choice(self.units),
+            "budget": self.budget,
+            "repeats": self.repeats,
+            "perturbation": parse_choice(self.perturbation),
+            "metrics": [parse_choice(metric) for metric in self.metrics] or None,
+            "generation": Generation(
+                max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed
+            ),
+            "evidence": self.evidence,
+            "seed": self.seed,
+        }
+
+    def run_options(self) -> dict[str, Any]:
+        """Keyword arguments of `pizza.bulk.run`.
+
+        Raises:
+            ConfigError: An option's value is not usable.
+        """
+        if len(self.methods) > 1:
+            raise ConfigError(
+                "a run has one method; several are compared by pizza estimate (or --dry-run)."
+            )
+        method = parse_choice(self.methods[0]) if self.methods else None
+        return {
+            **self.session_options(self.cache),
+            "model": self.model,
+            "options": {**self.call_options(), "method": method},
+            "columns": self.columns(),
+            "split": self.split,
+            "workers": self.workers,
+            "keep": self.keep,
+            "circuit": self.circuit,
+            "skip_bad_rows": self.skip_bad_rows,
+            "retry_failed": self.retry_failed,
+            "resume": self.resume or None,
+        }
+
+    def estimate_options(self) -> dict[str, Any]:
+        """Keyword arguments of `pizza.bulk.estimate`.
+
+        Raises:
+            ConfigError: An option's value is not usable.
+        """
+        return {
+            **self.session_options(self.cache),
+            "model": self.model,
+            "options": self.call_options(),
+            "methods": [parse_choice(method) for method in self.methods],
+            "columns": self.columns(),
+            "split": self.split,
+            "directory": self.directory,
+            "sample": self.sample,
+            "skip_bad_rows": self.skip_bad_rows,
+        }
