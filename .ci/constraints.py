@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-GROUPS = ("test", "bench", "lint", "torch", "peers", "ci")
+GROUPS = ("test", "bench", "lint", "torch", "peers", "serve", "optional", "ray", "ci")
 PACKAGES = (
-    ".[pandas,shapiq]",
+    ".[bulk,pandas,shapiq]",
     "./plugins/pizza-openai",
     "./plugins/pizza-embedded[serve]",
     "./plugins/pizza-local",
