@@ -282,7 +282,14 @@ def pack_alternatives(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A backend's answer to one attempt: the completion and what the server said of its limits."""
+    """A backend's answer to one attempt.
+
+    Attributes:
+        completion: What the model wrote.
+        rate: What the server said of its limits, or ``None``.
+        request_id: The server's own id of the request, or ``None``.
+    """
 
     completion: Completion
     rate: RateStatus | None = None
+    request_id: str | None = None

@@ -158,8 +158,11 @@ class BackendError(PizzaError):
 
     Attributes:
         backend: Which backend and model.
-        request_id: The server's id of the failed request, or ``None``.
+        request_id: The server's id of the failed request, or ``None``; its support asks for it.
+        status: The HTTP status of its answer, or ``None``; set by whoever raises the error.
     """
+
+    status: int | None = None
 
     def __init__(self, message: str, *, backend: str = "", request_id: str | None = None) -> None:
         self.backend = backend

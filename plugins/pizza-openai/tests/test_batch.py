@@ -402,7 +402,7 @@ async def test_a_call_without_an_answer_begins_no_second_batch(questions):
     """The answer to the create call never comes: the next attempt finds the batch."""
     with serving("hang=create") as server:
         async with opened(server) as backend:
-            backend._calls._client = backend._transfers.with_options(timeout=1.0)
+            backend._calls._short = backend._transfers.with_options(timeout=1.0)
             results = await answers(backend, questions(4))
         assert server.stats["batch_calls"]["create"] == 1
         assert server.stats["batch_lines"] == 4
@@ -536,7 +536,7 @@ async def test_a_journal_that_cannot_be_used_costs_nothing(tmp_path, questions):
 async def test_it_says_that_answers_may_take_a_day(questions, caplog):
     with serving() as server:
         async with opened(server) as backend:
-            with caplog.at_level(logging.WARNING, "pizza_openai"):
+            with caplog.at_level(logging.WARNING, "pizza.openai"):
                 await answers(backend, questions(2))
     assert "2 requests are in batch batch_" in caplog.text
     assert "may take up to 24 hours" in caplog.text

@@ -41,7 +41,7 @@ from pizza_openai.learned import MAX_CORRECTIONS, Learned
 from pizza_openai.options import Options
 from pizza_openai.responses import ResponsesEndpoint
 
-_log = logging.getLogger("pizza_openai")
+_log = logging.getLogger("pizza.openai")
 
 _ENDPOINTS: dict[str, type[Endpoint]] = {
     "chat": ChatEndpoint,
@@ -50,6 +50,7 @@ _ENDPOINTS: dict[str, type[Endpoint]] = {
 }
 _EXCEPTIONS = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
 _NEAR_NAMES_TIMEOUT_S = 5.0
+_LONGEST_ID = 100
 
 # Unlikely in any template or prompt, so that finding it in an answer proves something.
 _PROBE_PROMPT = "Zebras graze at"
@@ -230,17 +231,23 @@ class OpenAIBackend(Backend):
             response = await self._post(body, request.logprobs)
             if response is None:
                 continue
-            completion = self._endpoint.read(response.content, request)
+            completion = self._read(response, request)
             if self._ignored_length(completion, body, request):
                 continue
-            return Reply(completion=completion, rate=_rate(response))
+            return _reply(completion, response)
         return await self._last_try(request)
 
     async def _last_try(self, request: Request) -> Reply:
         response = await self._post(self._endpoint.body(request), request.logprobs, learn=False)
         assert response is not None  # noqa: S101 - only learning returns None
-        completion = self._endpoint.read(response.content, request)
-        return Reply(completion=completion, rate=_rate(response))
+        return _reply(self._read(response, request), response)
+
+    def _read(self, response: httpx2.Response, request: Request) -> Completion:
+        try:
+            return self._endpoint.read(response.content, request)
+        except BackendError as error:
+            error.request_id = error.request_id or _id(response)
+            raise
 
     async def _score(self, request: Request) -> Reply:
         learned, endpoint = self._learned, self._endpoint
@@ -261,7 +268,7 @@ class OpenAIBackend(Backend):
             completion = endpoint.read_score(response.content, request, dialect)
             if completion is not None:
                 learned.scoring = dialect
-                return Reply(completion=completion, rate=_rate(response))
+                return _reply(completion, response)
         if learned.scoring is None:
             learned.scores = False
         if refusal is not None:
@@ -388,6 +395,17 @@ class OpenAIBackend(Backend):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+
+def _reply(completion: Completion, response: httpx2.Response) -> Reply:
+    return Reply(completion=completion, rate=_rate(response), request_id=_id(response))
+
+
+def _id(response: httpx2.Response) -> str | None:
+    for name, value in response.headers.raw:
+        if name.lower() == b"x-request-id":
+            return value.decode("latin-1")[:_LONGEST_ID]
+    return None
 
 
 def _rate(response: httpx2.Response) -> RateStatus | None:

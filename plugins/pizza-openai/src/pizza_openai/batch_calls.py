@@ -16,7 +16,7 @@ import httpx2
 import openai
 from openai.types import Batch
 
-from pizza.errors import BackendError, BadRequestError, RateLimitedError, TransientError
+from pizza.errors import BackendError, RateLimitedError, TransientError
 from pizza_openai.batch_clock import Clock
 from pizza_openai.errors import Translator
 
@@ -26,13 +26,14 @@ TAG = "pizza_tag"
 """Key in a batch's metadata that holds our own name for it."""
 
 EXCEPTIONS = (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
+_TIMEOUT_S = 60.0  # of calls that carry no file
 _WAIT_S = 1.0
 _MAX_WAIT_S = 60.0
 _WRITES = 8  # about four minutes
 _READS = 60  # about an hour: the batch goes on meanwhile
 _SLACK_S = 3600.0  # how far the server's clock may be behind ours
 
-_log = logging.getLogger("pizza_openai")
+_log = logging.getLogger("pizza.openai")
 
 
 class Calls:
@@ -53,6 +54,7 @@ class Calls:
         authorize: Callable[[], Awaitable[None]],
     ) -> None:
         self._client = client
+        self._short = client.with_options(timeout=_TIMEOUT_S)
         self._errors = errors
         self._clock = clock
         self._authorize = authorize
@@ -86,7 +88,7 @@ class Calls:
             if not first and (found := await self.find_batch(tag, since)) is not None:
                 return found
             first = False
-            made = await self._client.batches.create(
+            made = await self._short.batches.create(
                 input_file_id=file,
                 endpoint=endpoint,
                 completion_window="24h",
@@ -100,7 +102,7 @@ class Calls:
         """Id of the batch with this tag, or ``None``."""
 
         async def call() -> str | None:
-            async for batch in self._client.batches.list(limit=100):
+            async for batch in self._short.batches.list(limit=100):
                 if (batch.metadata or {}).get(TAG) == tag:
                     return batch.id
                 if batch.created_at < since - _SLACK_S:
@@ -113,7 +115,7 @@ class Calls:
         """Id of the input file with this tag, or ``None``."""
 
         async def call() -> str | None:
-            async for file in self._client.files.list(purpose="batch", order="desc"):
+            async for file in self._short.files.list(purpose="batch", order="desc"):
                 if file.filename == _filename(tag):
                     return file.id
                 if file.created_at < since - _SLACK_S:
@@ -124,11 +126,22 @@ class Calls:
 
     async def retrieve(self, batch: str) -> Batch | None:
         """How a batch stands, or ``None`` when the server does not know it."""
-        try:
-            return await self._tried(lambda: self._client.batches.retrieve(batch), _READS)
-        except BadRequestError as error:
-            _log.warning("%s: batch %s cannot be found: %s", self._errors.name, batch, error)
-            return None
+
+        async def call() -> Batch | None:
+            try:
+                return await self._short.batches.retrieve(batch)
+            except openai.NotFoundError:
+                return None
+
+        found = await self._tried(call, _READS)
+        if found is None:
+            _log.warning(
+                "%s: the server knows no batch %s (was it made with the key of another project?); "
+                "its requests are handed over anew.",
+                self._errors.name,
+                batch,
+            )
+        return found
 
     async def cancel(self, batch: str) -> Batch:
         """Stop a batch; one attempt.
@@ -136,7 +149,7 @@ class Calls:
         Raises:
             BackendError: It could not be stopped, perhaps because it has ended.
         """
-        return await self._tried(lambda: self._client.batches.cancel(batch), 1)
+        return await self._tried(lambda: self._short.batches.cancel(batch), 1)
 
     async def rows(self, file: str) -> AsyncGenerator[bytes, None]:
         """The lines of a result file, one by one, in bounded memory.
@@ -164,8 +177,8 @@ class Calls:
                 return
             attempt += 1
             said = self._said(failure)
-            if isinstance(said, BadRequestError):
-                _log.warning("%s: file %s cannot be read: %s", self._errors.name, file, said)
+            if isinstance(failure, openai.NotFoundError):
+                _log.warning("%s: file %s is gone: %s", self._errors.name, file, said)
                 return
             await self._wait(said, attempt, _READS, failure)
 

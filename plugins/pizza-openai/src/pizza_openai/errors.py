@@ -91,6 +91,7 @@ _NO_MODEL = (
 )
 _LONGEST = 500  # characters of a vendor's message that are shown
 _LONGEST_READ = 10_000
+_LONGEST_ID = 100
 
 
 class LacksCapabilityError(BadRequestError, CapabilityError):
@@ -135,7 +136,8 @@ class Failure:
     def __init__(self, status: int, body: object, headers: Mapping[str, str], keys: KeyRing):
         self.status = status
         self.headers = headers
-        self.request_id = headers.get("x-request-id")
+        name = headers.get("x-request-id")
+        self.request_id = keys.scrub(name[:_LONGEST_ID]) if name and name.isprintable() else None
         inner = body
         if isinstance(body, list) and body:
             inner = body[0]
@@ -156,6 +158,12 @@ class Failure:
         self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "..."
         text = body if isinstance(body, str) else json.dumps(body, default=str)
         self.raw = keys.scrub(text[:_LONGEST_READ])
+
+    @property
+    def said(self) -> str:
+        """Status, the server's id of the request, and its message."""
+        name = f" (request {self.request_id})" if self.request_id else ""
+        return f"HTTP {self.status}{name}: {self.message or 'no message'}"
 
     @property
     def is_unknown_model(self) -> bool:
@@ -224,8 +232,13 @@ class Translator:
 
     def status_error(self, failure: Failure) -> BackendError:
         """The pizza error for an error answer."""
+        found = self._of_status(failure)
+        found.status = failure.status
+        return found
+
+    def _of_status(self, failure: Failure) -> BackendError:
         status = failure.status
-        text = f"{self.name}: HTTP {status}: {failure.message or 'no message'}"
+        text = f"{self.name}: {failure.said}"
         common: dict[str, Any] = {"backend": self.name, "request_id": failure.request_id}
         if status == 402 or (status in (403, 429) and _QUOTA.search(failure.raw)):
             return QuotaExhaustedError(
@@ -277,11 +290,13 @@ class Translator:
                 f"check the model's name {model!r}, and that the base URL {self.url} ends in the "
                 f"API's root (usually /v1): {path} is appended to it."
             )
-        return UnknownModelError(
-            f"{self.name}: HTTP {failure.status}: {failure.message or 'no message'} ({hint})",
+        found = UnknownModelError(
+            f"{self.name}: {failure.said} ({hint})",
             backend=self.name,
             request_id=failure.request_id,
         )
+        found.status = failure.status
+        return found
 
     def malformed(self, why: str) -> MalformedResponseError:
         """A 200 answer that cannot be used."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from pizza_openai.errors import Failure
 
-_log = logging.getLogger("pizza_openai")
+_log = logging.getLogger("pizza.openai")
 
 _NOT_ACCEPTED = (
     r"unsupported|not (?:yet )?support|does ?n.t support|unrecogni[sz]ed|unknown|unexpected|"
