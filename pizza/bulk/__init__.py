@@ -13,6 +13,7 @@ from pizza._lazy import lazy as _lazy
 if TYPE_CHECKING:
     from pizza.bulk.api import run as run
     from pizza.bulk.api import running as running
+    from pizza.bulk.engine import Engine as Engine
     from pizza.bulk.estimating import Plan as Plan
     from pizza.bulk.estimating import estimate as estimate
     from pizza.bulk.exporting import export as export
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from pizza.bulk.settings import Summary as Summary
     from pizza.bulk.sources import Source as Source
     from pizza.bulk.tables import source_of as source_of
+    from pizza.bulk.work import Pending as Pending
+    from pizza.bulk.work import Work as Work
 
 _HOMES = {
     **dict.fromkeys(("run", "running"), "pizza.bulk.api"),
+    "Engine": "pizza.bulk.engine",
     **dict.fromkeys(("Plan", "estimate"), "pizza.bulk.estimating"),
     **dict.fromkeys(("export", "to_pandas"), "pizza.bulk.exporting"),
     "merge": "pizza.bulk.merging",
@@ -35,6 +39,7 @@ _HOMES = {
     "Summary": "pizza.bulk.settings",
     "Source": "pizza.bulk.sources",
     "source_of": "pizza.bulk.tables",
+    **dict.fromkeys(("Pending", "Work"), "pizza.bulk.work"),
 }
 
 __getattr__, __dir__ = _lazy(__name__, _HOMES)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pizza.bulk.engine import Engine, engine_of
 from pizza.bulk.rows import Columns
 from pizza.bulk.runner import Runner
 from pizza.bulk.settings import Settings, Summary
@@ -16,6 +17,7 @@ from pizza.bulk.sources import Source
 from pizza.bulk.tables import arrow, source_of
 from pizza.errors import ConfigError
 from pizza.events import Event, RunEnded
+from pizza.specs import Choice
 
 _WAITING = 1024
 _KEEP = ("scores", "full")
@@ -39,6 +41,7 @@ async def run(
     skip_bad_rows: bool = False,
     retry_failed: bool = False,
     resume: bool | None = None,
+    engine: Engine | Choice | str | None = None,
     on_event: Callable[[Event], None] | None = None,
     **session: Any,
 ) -> Summary:
@@ -54,7 +57,8 @@ async def run(
             nobody says otherwise: an answer that the model refuses costs only its own coalition.
         columns: Which columns of the input mean what.
         split: Of a dataset.
-        workers: Rows that are worked on at the same time.
+        workers: Rows that are worked on at the same time; with another engine than the local, by
+            each of its processes.
         keep: ``"scores"``, or ``"full"``: the whole attribution with all answers as well.
         part_rows: Most rows of a part.
         circuit: Rows in a row that fail for a reason that is not theirs, after which the run
@@ -62,6 +66,9 @@ async def run(
         skip_bad_rows: Whether records that are no rows are noted as failures instead of refused.
         retry_failed: Whether rows that failed for a reason of their own are tried again.
         resume: True = the directory must hold a run.
+        engine: What explains the rows: ``"local"``, this process, which is the default;
+            ``"ray"``, a Ray cluster, with options as in ``"ray:workers=8"``; or an `Engine`. A
+            run may go on with another one.
         on_event: Called with every `pizza.events.Event`, on the event loop.
         **session: Options of `Session`. ``budget`` caps all runs in the directory together;
             ``cache`` is another file for the answers than the directory's own.
@@ -91,7 +98,7 @@ async def run(
         retry_failed=retry_failed,
         resume=resume,
     )
-    return await Runner(settings, on_event or (lambda event: None)).go()
+    return await Runner(settings, engine_of(engine), on_event or (lambda event: None)).go()
 
 
 @contextlib.asynccontextmanager

@@ -6,16 +6,32 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pizza.events import Pace
 from pizza.limits import Spent
 
-if TYPE_CHECKING:
-    from pizza.session import Session
-
 _RATE_S = 10.0
 _PACE_S = 60.0
+
+
+class Counts(Protocol):
+    """What a run has sent and found so far."""
+
+    @property
+    def calls(self) -> int:
+        """Requests sent."""
+        ...
+
+    @property
+    def cache_hits(self) -> int:
+        """Answers that were there already."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way now."""
+        ...
 
 
 @dataclass(slots=True)
@@ -33,16 +49,15 @@ class Standing:
     failed: int = 0
     _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
 
-    def pace(self, session: Session, spent: Spent) -> Pace:
+    def pace(self, counts: Counts, spent: Spent) -> Pace:
         """The state now; called about once a second."""
         now = time.monotonic()
-        statistics = session.statistics
         over = self.done + self.failed
-        self._seen.append((now, statistics.calls, over))
+        self._seen.append((now, counts.calls, over))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _PACE_S:
             self._seen.popleft()
         recent = next(s for s in self._seen if now - s[0] <= _RATE_S)
-        calls_s = (statistics.calls - recent[1]) / max(now - recent[0], 1e-9)
+        calls_s = (counts.calls - recent[1]) / max(now - recent[0], 1e-9)
         first = self._seen[0]
         rows = over - first[2]
         left = (self.total - over) * (now - first[0]) / rows if rows else None
@@ -51,9 +66,9 @@ class Standing:
             done=self.done,
             failed=self.failed,
             total=self.total,
-            calls=statistics.calls,
-            cache_hits=statistics.cache_hits,
-            in_flight=statistics.in_flight,
+            calls=counts.calls,
+            cache_hits=counts.cache_hits,
+            in_flight=counts.in_flight,
             per_second=calls_s if now > recent[0] else 0.0,
             spent=spent,
             left_s=left,
