@@ -35,6 +35,7 @@ from pizza.errors import (
     SessionClosedError,
 )
 from pizza.events import RowEvent, RowFailed, RowFinished, RowStarted
+from pizza.gate import Gate
 from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits, RetryPolicy, Tally
 from pizza.progress import Partial, Progress
 from pizza.prompt import Prompt, PromptLike
@@ -112,6 +113,8 @@ class Session:
         clock: Time, for tests.
         tally: What was spent before this session, which counts towards its budget, and where
             what it spends is noted, attempt by attempt.
+        gate: Who gives leave to send, for sessions that share limits and budget (`pizza.gate`).
+            Rates, ``budget`` and ``tally`` are the gate's then, and closing it is its owner's.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Session:
         discover: bool = True,
         clock: Clock | None = None,
         tally: Tally | None = None,
+        gate: Gate | None = None,
     ) -> None:
         if not isinstance(model, (str, Backend)):
             raise ConfigError(
@@ -146,6 +150,7 @@ class Session:
         self._discover = discover
         self._clock = clock or SystemClock()
         self._tally = tally
+        self._gate = gate
         self._state: Literal["unopened", "open", "closed"] = "unopened"
         self._stack = AsyncExitStack()
         self._registry: Registry | None = None
@@ -212,6 +217,7 @@ class Session:
                 cache=cache,
                 clock=self._clock,
                 tally=self._tally,
+                gate=self._gate,
             )
         )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request until it is answered or given up: budget -> limiter -> attempt -> retry -> settle."""
+"""One request until it is answered or given up: gate -> attempt -> retry -> settle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pizza._engine.budget import Amount, Ledger
-from pizza._engine.faults import again, contained
+from pizza._engine.faults import contained
 from pizza.completion import Usage
 from pizza.errors import (
     AuthError,
@@ -17,7 +16,6 @@ from pizza.errors import (
     BackendTimeoutError,
     BackendUnavailableError,
     MalformedResponseError,
-    PermanentError,
     PizzaError,
     QuotaExhaustedError,
     RateLimitedError,
@@ -25,16 +23,14 @@ from pizza.errors import (
     SessionClosedError,
     TransientError,
 )
+from pizza.limits import Spent
 
 if TYPE_CHECKING:
     from pizza._engine.clock import Clock, Timeout
-    from pizza._engine.limiter import Limiter, Permit
+    from pizza._engine.gate import Gate, Leave
     from pizza._engine.retry import Backoff
     from pizza.abc import Backend
     from pizza.completion import Reply, Request
-
-_REFUSED_S = 60.0
-"""How long a rejected key is not tried again."""
 
 
 @dataclass(slots=True)
@@ -53,8 +49,7 @@ class _Course:
     """Where one request stands."""
 
     ticket: int
-    tokens: int
-    worst: Amount
+    worst: Spent
     attempts: int = 0
     first_at: float | None = None
 
@@ -65,8 +60,7 @@ class Sender:
     Args:
         backend: Who answers.
         answer: `Backend.answer`, or what stands before it.
-        limiter: The gate.
-        ledger: The budget.
+        gate: Who gives leave to send.
         backoff: When to try again.
         clock: The clock.
         timeout_s: Seconds that one attempt may take; ``None`` when ``answer`` sees to that itself.
@@ -76,22 +70,19 @@ class Sender:
         self,
         backend: Backend,
         answer: Callable[[Request], Awaitable[Reply]],
-        limiter: Limiter,
-        ledger: Ledger,
+        gate: Gate,
         backoff: Backoff,
         clock: Clock,
         timeout_s: float | None,
     ) -> None:
         self._backend = backend
         self._answer = answer
-        self._limiter = limiter
-        self._ledger = ledger
+        self._gate = gate
         self._backoff = backoff
         self._clock = clock
         self._timeout_s = timeout_s
         self._price = backend.price
         self._closed = False
-        self._refused: tuple[float, PermanentError] | None = None
         self._under_way: set[Timeout] = set()
         self._idle = asyncio.Event()
         self.counters = Counters()
@@ -104,17 +95,15 @@ class Sender:
         """
         course = self._course(request)
         while True:
-            self._check_refused()
-            permit = await self._pass(course)
+            leave = await self._gate.enter(course.ticket, course.worst)
             if course.first_at is None:
-                course.first_at = permit.sent_at
-            elif permit.sent_at - course.first_at > self._backoff.policy.deadline_s:
-                self._limiter.give_back(permit)
-                self._ledger.settle(course.worst, Amount(), sent=False)
+                course.first_at = leave.sent_at
+            elif leave.sent_at - course.first_at > self._backoff.policy.deadline_s:
+                self._gate.give_back(leave)
                 raise self._exhausted(course, None)
             course.attempts += 1
             try:
-                reply = await self._attempt(request, permit, course)
+                reply = await self._attempt(request, leave)
             except RateLimitedError as error:
                 # The whole limiter waits for it, and the request keeps its place: that is not
                 # an attempt that failed.
@@ -128,7 +117,7 @@ class Sender:
                 self.counters.retries += 1
                 await self._clock.sleep(wait)
             else:
-                return reply, course.attempts, self._settle(reply, course)
+                return reply, course.attempts, self._settle(reply, leave)
 
     async def aclose(self) -> None:
         """End every attempt that is under way, and wait for that."""
@@ -149,51 +138,34 @@ class Sender:
             raise contained(error, self._backend.name) from error
         longest = request.generation.max_tokens if request.kind == "complete" else 0
         cost = self._price.cost(prompt, longest) if self._price is not None else 0.0
-        worst = Amount(calls=1, tokens=prompt + longest, cost=cost)
-        return _Course(self._limiter.ticket(), prompt + longest, worst)
+        worst = Spent(calls=1, tokens=prompt + longest, cost=cost)
+        return _Course(self._gate.ticket(), worst)
 
-    async def _pass(self, course: _Course) -> Permit:
-        await self._ledger.reserve(course.worst)
-        try:
-            return await self._limiter.acquire(course.ticket, course.tokens)
-        except BaseException:
-            self._ledger.settle(course.worst, Amount(), sent=False)
-            raise
-
-    async def _attempt(self, request: Request, permit: Permit, course: _Course) -> Reply:
-        """One attempt; whatever happens, the permit is handed back.
-
-        The reservation is settled here for failures; for replies `_settle` does it.
-        """
+    async def _attempt(self, request: Request, leave: Leave) -> Reply:
+        """One attempt; the leave of one that failed is handed back, `_settle` does the others."""
         self.counters.calls += 1
-        self._ledger.begin(course.worst)
-        spent = course.worst
+        self._gate.begin(leave)
         try:
-            reply = await self._timed(request)
+            return await self._timed(request)
         except RateLimitedError as error:
             self.counters.rate_limited += 1
-            self._limiter.refuse(permit, retry_after_s=error.retry_after_s, rate=error.rate)
-            self._ledger.settle(course.worst, Amount())
+            self._gate.refuse(leave, retry_after_s=error.retry_after_s, rate=error.rate)
             raise
         except BackendError as error:
             # A body that came broken, and an answer that came too late, were paid for.
             paid = isinstance(error, MalformedResponseError | BackendTimeoutError)
-            spent = course.worst if paid else Amount(calls=1)
-            self._ledger.settle(course.worst, spent)
             silent = isinstance(error, BackendTimeoutError | BackendUnavailableError)
             if isinstance(error, AuthError | QuotaExhaustedError):
-                self._refuse(error)
+                # A key that was rejected is rejected for everybody who waits.
+                self._gate.bar(error)
                 silent = True
-            self._limiter.finish(permit, answered=not silent)
+            spent = leave.worst if paid else Spent(calls=1)
+            self._gate.finish(leave, spent, answered=not silent)
             raise
         except BaseException:
             # Cancelled, or closed: the server may have charged for it.
-            self._ledger.settle(course.worst, spent)
-            self._limiter.finish(permit, answered=False)
+            self._gate.finish(leave, leave.worst, answered=False)
             raise
-        used = reply.completion.usage.total_tokens
-        self._limiter.finish(permit, rate=reply.rate, tokens_used=used or None)
-        return reply
 
     async def _timed(self, request: Request) -> Reply:
         timeout = self._clock.timeout(self._timeout_s)
@@ -222,17 +194,18 @@ class Sender:
                 ) from error
             raise contained(error, name) from error
 
-    def _settle(self, reply: Reply, course: _Course) -> float | None:
-        usage = reply.completion.usage
+    def _settle(self, reply: Reply, leave: Leave) -> float | None:
+        usage, worst = reply.completion.usage, leave.worst
         cost = None
         if self._price is not None:
             cost = self._price.cost(usage.prompt_tokens, usage.completion_tokens)
             self.counters.cost += cost
         self.counters.usage += usage
         # A server that reports no usage is taken at the worst case.
-        tokens = usage.total_tokens or course.tokens
-        known = cost if usage.total_tokens else course.worst.cost
-        self._ledger.settle(course.worst, Amount(calls=1, tokens=tokens, cost=known or 0.0))
+        used = usage.total_tokens or None
+        known = cost if used else worst.cost
+        spent = Spent(calls=1, tokens=used or worst.tokens, cost=known or 0.0)
+        self._gate.finish(leave, spent, rate=reply.rate, tokens_used=used)
         return cost
 
     # --- giving up ----------------------------------------------------------------------------
@@ -253,15 +226,3 @@ class Sender:
             attempts=course.attempts,
             waited_s=elapsed,
         )
-
-    def _refuse(self, error: PermanentError) -> None:
-        """A key that was rejected is rejected for everybody who waits."""
-        self._refused = (self._clock.now() + _REFUSED_S, error)
-        self._limiter.fail_waiters(error)
-
-    def _check_refused(self) -> None:
-        if self._refused is not None:
-            until, error = self._refused
-            if self._clock.now() < until:
-                raise again(error)
-            self._refused = None

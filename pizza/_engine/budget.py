@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pizza.errors import BudgetExceededError, ConfigError
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
 
 _EPSILON = 1e-12
 """Dollars: sums of floats that are equal on paper must not differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """Calls, tokens and dollars."""
-
-    calls: int = 0
-    tokens: int = 0
-    cost: float = 0.0
 
 
 class _Waiter:
@@ -93,7 +83,7 @@ class Ledger:
         spent = self._spent
         return Spent(calls=int(spent["calls"]), tokens=int(spent["tokens"]), cost=spent["cost"])
 
-    async def reserve(self, amount: Amount) -> None:
+    async def reserve(self, amount: Spent) -> None:
         """Reserve the worst case of one attempt; every reservation must be settled once.
 
         Raises:
@@ -115,17 +105,17 @@ class Ledger:
             self._waiting.remove(waiter)
             self._wake()
 
-    def _takes(self, amount: Amount) -> bool:
+    def _takes(self, amount: Spent) -> bool:
         self._refuse_if_hopeless(amount)
         fits = self._fits(amount)
         if fits:
             self._take(amount)
         return fits
 
-    def _take(self, amount: Amount) -> None:
+    def _take(self, amount: Spent) -> None:
         self._add(self._reserved, amount, 1)
 
-    def begin(self, amount: Amount) -> None:
+    def begin(self, amount: Spent) -> None:
         """An attempt that was reserved for is about to be sent: who is killed now has it noted.
 
         What only waits is not noted: there may be a thousand, and none of them costs anything.
@@ -134,7 +124,7 @@ class Ledger:
             self._add(self._sent, amount, 1)
             self._note()
 
-    def settle(self, reserved: Amount, spent: Amount, *, sent: bool = True) -> None:
+    def settle(self, reserved: Spent, spent: Spent, *, sent: bool = True) -> None:
         """The attempt is over: it cost this much instead of what was reserved.
 
         Args:
@@ -171,13 +161,13 @@ class Ledger:
         if self._waiting and (turn := self._waiting[0].turn) is not None and not turn.done():
             turn.set_result(None)
 
-    def _fits(self, amount: Amount) -> bool:
+    def _fits(self, amount: Spent) -> bool:
         return all(
             self._spent[kind] + self._reserved[kind] + getattr(amount, kind) <= cap + _EPSILON
             for kind, cap in self._caps
         )
 
-    def _refuse_if_hopeless(self, amount: Amount) -> None:
+    def _refuse_if_hopeless(self, amount: Spent) -> None:
         for kind, cap in self._caps:
             need, spent = getattr(amount, kind), self._spent[kind]
             if spent + need > cap + _EPSILON:
@@ -193,7 +183,7 @@ class Ledger:
                 )
 
     @staticmethod
-    def _add(total: dict[str, float], amount: Amount, sign: int) -> None:
+    def _add(total: dict[str, float], amount: Spent, sign: int) -> None:
         total["calls"] += sign * amount.calls
         total["tokens"] += sign * amount.tokens
         total["cost"] += sign * amount.cost

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from pizza._engine import codec
 from pizza._engine.attempts import Sender
 from pizza._engine.batch import Batcher
-from pizza._engine.budget import Ledger
 from pizza._engine.clock import Clock, SystemClock
 from pizza._engine.faults import again
 from pizza._engine.flight import Flights
+from pizza._engine.gate import BorrowedGate, Gate, LocalGate
 from pizza._engine.keys import KeyMaker
-from pizza._engine.limiter import Limiter
 from pizza._engine.retry import Backoff
 from pizza._engine.workers import work
 from pizza.caches import CacheWarning
@@ -124,9 +123,12 @@ class Scheduler:
         cache: Where answers are kept, or ``None``.
         clock: The clock; the system's when ``None``.
         tally: What was spent before, and where what is spent is noted; or ``None``.
+        gate: Who gives leave to send instead of rates, budget and tally of its own; it stays its
+            owner's to close. ``max_concurrency`` then only says how many requests are ready.
 
     Raises:
-        ConfigError: A cap on money, and a backend without a price.
+        ConfigError: A cap on money, and a backend without a price; rates, a budget or a tally
+            beside a gate.
     """
 
     def __init__(
@@ -139,19 +141,30 @@ class Scheduler:
         cache: ResponseCache | None = None,
         clock: Clock | None = None,
         tally: Tally | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._backend = backend
         limits = limits or Limits()
         # Where several requests are answered together, a slot is a place in the batch.
         slots = limits.max_concurrency or max(DEFAULT_CONCURRENCY, backend.batch_size)
-        self._limits = replace(limits, max_concurrency=slots)
         self._slots = slots
         self._clock: Clock = clock or SystemClock()
         self._cache = cache
         self._group = asyncio.TaskGroup()
         self._flights: Flights[Answer | PizzaError] = Flights()
         self._keys = KeyMaker(backend.identity)
-        self._limiter = Limiter(self._limits, self._clock)
+        self._gate: Gate
+        if gate is not None:
+            self._gate = BorrowedGate(gate, self._clock, limits, budget, tally)
+        else:
+            self._gate = LocalGate(
+                replace(limits, max_concurrency=slots),
+                self._clock,
+                budget=budget,
+                price=backend.price,
+                backend=backend.name,
+                tally=tally,
+            )
         retry = retry or RetryPolicy()
         timeout_s = retry.attempt_timeout_s if backend.times_out else None
         answer = backend.answer
@@ -160,12 +173,10 @@ class Scheduler:
             size = min(backend.batch_size, slots)
             self._batcher = Batcher(backend, self._group, self._clock, timeout_s, size)
             answer = self._batcher.answer
-        self._ledger = Ledger(budget or Budget(), backend.price, backend.name, tally)
         self._sender = Sender(
             backend,
             answer,
-            self._limiter,
-            self._ledger,
+            self._gate,
             Backoff(retry),
             self._clock,
             # The time counts from when a batch starts, not while a request waits for its turn.
@@ -189,7 +200,7 @@ class Scheduler:
         traceback: TracebackType | None,
     ) -> None:
         self._open = False
-        self._limiter.close()
+        self._gate.close()
         try:
             async with self._clock.timeout(_STORE_S):
                 await self._sender.aclose()
@@ -216,14 +227,14 @@ class Scheduler:
             failures=self._failures,
             usage=counters.usage,
             cost=counters.cost,
-            in_flight=self._limiter.in_flight,
-            queued=self._limiter.queued,
+            in_flight=self._gate.in_flight,
+            queued=self._gate.queued,
         )
 
     @property
     def spent(self) -> Spent:
         """What counts towards the caps; 0 where there are none and nobody keeps a tally."""
-        return self._ledger.spent
+        return self._gate.spent
 
     # --- asking -------------------------------------------------------------------------------
 

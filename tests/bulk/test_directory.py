@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pizza._engine.budget import Amount, Ledger
+from pizza._engine.budget import Ledger
 from pizza.bulk.configuration import described, refuse_difference
 from pizza.bulk.directory import RunDirectory, read_failures, read_manifest
 from pizza.bulk.tally import TallyFile
@@ -167,7 +167,7 @@ async def test_what_is_under_way_is_noted_and_what_waits_is_not(tmp_path):
     tally = TallyFile(tmp_path / "spent")
     tally.write(Spent(calls=5, tokens=50, cost=0.5))
     ledger = Ledger(Budget(max_calls=8), Price(prompt=1.0, completion=1.0), "x", tally)
-    worst, real = Amount(calls=1, tokens=30, cost=0.25), Amount(calls=1, tokens=10, cost=0.125)
+    worst, real = Spent(calls=1, tokens=30, cost=0.25), Spent(calls=1, tokens=10, cost=0.125)
     await ledger.reserve(worst)
     await ledger.reserve(worst)
     assert tally.spent == Spent(calls=5, tokens=50, cost=0.5)
@@ -178,12 +178,12 @@ async def test_what_is_under_way_is_noted_and_what_waits_is_not(tmp_path):
     ledger.settle(worst, real)
     assert tally.spent == ledger.spent == Spent(calls=7, tokens=70, cost=0.75)
     await ledger.reserve(worst)
-    ledger.settle(worst, Amount(), sent=False)
+    ledger.settle(worst, Spent(), sent=False)
     assert tally.spent.calls == 7
     # What another process spent before counts: there is room for one more, and not for two.
     await ledger.reserve(worst)
     ledger.begin(worst)
-    ledger.settle(worst, Amount(calls=1, tokens=90, cost=1.0))
+    ledger.settle(worst, Spent(calls=1, tokens=90, cost=1.0))
     assert tally.spent == Spent(calls=8, tokens=160, cost=1.75)
     with pytest.raises(BudgetExceededError, match="max_calls=8, spent 8"):
         await ledger.reserve(worst)
