@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from pizza.cli.doctor import doctor
 from pizza.cli.estimate import estimate
 from pizza.cli.evaluate import evaluate
 from pizza.cli.export import export
+from pizza.cli.logs import logged
 from pizza.cli.merge import merge
 from pizza.cli.plugins import plugins
 from pizza.cli.reanalyze import reanalyze
@@ -50,14 +52,35 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            envvar="PIZZA_LOG_FILE",
+            help="Add to this file what happens; as JSON when it ends in .jsonl. Give it before "
+            "the command.",
+        ),
+    ] = None,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            envvar="PIZZA_LOG_LEVEL",
+            help="How much of it: warning, info (the beginning and the end), or debug (every "
+            "request).",
+        ),
+    ] = "info",
 ) -> None:
     """Which parts of this prompt made the model say that?"""
+    if log_file is not None:
+        context.with_resource(logged(log_file, log_level.lower()))
 
 
 def run() -> int:

@@ -62,18 +62,21 @@ def note(text: str, *, console: Console | None = None) -> None:
 
 
 @contextmanager
-def orderly() -> Iterator[None]:
+def orderly(console: Console | None = None) -> Iterator[None]:
     """Keep standard output for the result.
 
     What plugins print goes to standard error; warnings and log records become notes.
+
+    Args:
+        console: Standard error, where it has a live display: notes are printed above that.
     """
 
     class ToNotes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            note(record.getMessage())
+            note(record.getMessage(), console=console)
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        note(str(message))
+        note(str(message), console=console)
 
     handler = ToNotes(level=logging.WARNING)
     logger = logging.getLogger("pizza")

@@ -27,7 +27,7 @@ def execute(order: RunOrder) -> int:
     console = err()
     variables = (order.api_key_env,) if order.api_key_env else ()
     try:
-        with orderly():
+        with orderly(console):
             summary = _run(order, console)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say(

@@ -101,7 +101,7 @@ def conduct(
     run = Run()
     variables = (order.api_key_env,) if order.api_key_env else ()
     try:
-        with orderly():
+        with orderly(console):
             result = work(run, console)
         if order.output is not None:
             _save(result, order.output, save)
