@@ -35,7 +35,7 @@ from support.games_known import Known, calibrated, every, play, relative_error
 
 from pizza.abc import Scores
 from pizza.errors import BudgetTooSmallError
-from pizza.methods._quality import rank_correlation
+from pizza.methods._fits.quality import rank_correlation
 from pizza.methods.auto import Auto
 from pizza.methods.c_lime import CLime
 from pizza.methods.context_cite import ContextCite

@@ -11,7 +11,7 @@ import numpy as np
 
 from pizza.evaluation.case import Bools, Case, Effort, Floats
 from pizza.evaluation.result import Faithfulness
-from pizza.methods._quality import rank_correlation
+from pizza.methods._fits.quality import rank_correlation
 
 Inquiry = Generator[Bools, Floats, Faithfulness]
 """Yields coalitions ``(m, n_units)`` once, receives values ``(m,)``, returns the figure."""

@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _given
-from pizza.methods._draws import FEWEST, calls_of_halves
-from pizza.methods._halves_fit import Halves, noise_of
-from pizza.methods._quality import warned
-from pizza.methods._samples import bill, check_samples, coalitions_to_spend
-from pizza.methods._subsets import every
-from pizza.methods._waves import Waves
+from pizza.methods._auto.halves_fit import Halves, noise_of
+from pizza.methods._auto.waves import Waves
+from pizza.methods._designs.budget import bill, check_samples, coalitions_to_spend
+from pizza.methods._designs.enumeration import every
+from pizza.methods._designs.given import halves, places
+from pizza.methods._designs.halves import FEWEST, calls_of_halves
+from pizza.methods._fits.pair_terms import mains_and_pairs
+from pizza.methods._fits.quality import warned
 from pizza.methods.banzhaf import Banzhaf
 from pizza.methods.odd_shap import OddShap
 from pizza.methods.paired_sparse_shap import PairedSparseShap
-from pizza.methods.pairwise_interactions import mains_and_pairs
 from pizza.methods.shapley import Shapley
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ class Auto(Estimator):
       nearer to the Shapley values than most estimators of those, and are given instead.
 
     Halves are fitted by LASSO, ridge and a spike-and-slab prior, averaged as well as they predict
-    left-out calls (`_blend`; ``details["shares"]``).
+    left-out calls (`Blend`; ``details["shares"]``).
 
     Halves are asked for in waves of a quarter of the budget. It stops early when the R2 on
     left-out calls changed by less than 0.01, the strongest units (five, or fewer where fewer
@@ -144,7 +144,7 @@ class Auto(Estimator):
         others are left out then. With ``index="shapley"`` also from the pairs of 'odd-shap'.
         """
         try:
-            rows, values, complete = _given.halves(game, coalitions, values, who="auto")
+            rows, values, complete = halves(game, coalitions, values, who="auto")
         except ConfigError:
             if self.index != "shapley":
                 raise
@@ -166,7 +166,7 @@ class Auto(Estimator):
 
 def _complements(rows: Bools) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows that come before their complements, and those."""
-    place = _given.places(rows)
+    place = places(rows)
     others = np.array([place.get(coalition.key(~row), -1) for row in rows])
     first = np.flatnonzero(others > np.arange(len(rows)))
     return first, others[first]

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods import _noise
-from pizza.methods._budget import require
-from pizza.methods._given import finite, in_order_of_bits
-from pizza.methods._subsets import Floats, every, marginals
+from pizza.methods._designs.budget import require
+from pizza.methods._designs.enumeration import Floats, every, marginals
+from pizza.methods._designs.given import finite, in_order_of_bits
+from pizza.methods._fits import model_noise
 from pizza.methods.shapley import refuse_too_many
 
 _INSTEAD = "use larger units (sentence, paragraph), or an estimator: 'context-cite', 'lime'."
@@ -58,7 +58,7 @@ def _scores(game: Game, values: Floats) -> Scores:
         squares, of_all = (2 * counts - to_all) / counts**2, to_all / counts
     return Scores(
         values=scores,
-        standard_errors=_noise.errors(game, squares, of_all, scores),
+        standard_errors=model_noise.errors(game, squares, of_all, scores),
         details={
             "index": "banzhaf",
             "samples": len(values) - 1,

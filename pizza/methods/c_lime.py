@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._given import finite
-from pizza.methods._regression import columns_alike, least_squares
-from pizza.methods._samples import check_samples, coalitions_to_spend
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend
+from pizza.methods._designs.given import finite
+from pizza.methods._fits import model_noise
+from pizza.methods._fits.regression import columns_alike, least_squares
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -142,7 +142,7 @@ class CLime(Method):
             # Row 0 removes nothing: it is known in all columns.
             squares[columns] = (influence[:, 1:] ** 2).sum(axis=1)
             of_all[columns] = influence[:, 0]
-        return _noise.errors(game, squares, of_all, scores)
+        return model_noise.errors(game, squares, of_all, scores)
 
 
 def subsets_of_size(n: int, size: int, wanted: int, rng: np.random.Generator) -> Bools:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods._draws import calls_of_halves, halves_for
-from pizza.methods._given import halves
-from pizza.methods._regression import fit, least_squares, plain, solve_columns
-from pizza.methods._samples import check_samples
+from pizza.methods._designs.budget import check_samples
+from pizza.methods._designs.given import halves
+from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._fits.regression import fit, least_squares, plain, solve_columns
 
 _SAMPLES = 64
 

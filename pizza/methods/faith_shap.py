@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods._found_pairs import find_pairs
-from pizza.methods._penalties import Floats
-from pizza.methods._regression import columns_alike, fit, plain
-from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import Pairs, draw_pairs, every, uniform_masses
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend, paired_calls
+from pizza.methods._designs.enumeration import every
+from pizza.methods._designs.found_pairs import find_pairs
+from pizza.methods._designs.pairs import Pairs, draw_pairs, uniform_masses
+from pizza.methods._fits.penalties import Floats
+from pizza.methods._fits.regression import columns_alike, fit, plain
 
 _FEWEST = 9
 _LISTED = 50

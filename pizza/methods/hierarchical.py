@@ -11,9 +11,9 @@ import numpy as np
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._budget import require
-from pizza.methods._given import finite
+from pizza.methods._designs.budget import require
+from pizza.methods._designs.given import finite
+from pizza.methods._fits import model_noise
 
 Threshold = Literal["mid-range", "static", "quantile"]
 
@@ -110,7 +110,7 @@ class Hierarchical(Method):
                 # The strongest chunks come first, so that a short budget is spent where it tells.
                 chosen = chosen[: max(0, (game.max_calls - spent) // 2)]
             level = [half for chunk in chosen for half in _split(chunk, 2)]
-        errors = _noise.errors(game, 1 / sharing**2, 1 / sharing, scores)
+        errors = model_noise.errors(game, 1 / sharing**2, 1 / sharing, scores)
         return Scores(values=scores, standard_errors=errors, details={"levels": levels})
 
     def _chosen(

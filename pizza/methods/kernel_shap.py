@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods._found_pairs import find_pairs
-from pizza.methods._pair_scores import scores_of_pairs
-from pizza.methods._paired_fit import fit_pairs
-from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import draw_pairs, kernel_masses
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend, paired_calls
+from pizza.methods._designs.found_pairs import find_pairs
+from pizza.methods._designs.pairs import draw_pairs, kernel_masses
+from pizza.methods._fits.pair_scores import scores_of_pairs
+from pizza.methods._fits.paired import fit_pairs
 
 
 class KernelShap(Estimator):

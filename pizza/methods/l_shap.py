@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._budget import require
-from pizza.methods._given import finite
+from pizza.methods._designs.budget import require
+from pizza.methods._designs.given import finite
+from pizza.methods._fits import model_noise
 
 _CELLS = 2**25
 """Bools in one round: coalitions of very long prompts are asked for in parts."""
@@ -109,7 +109,7 @@ class LShap(Method):
                 of_all[unit] += 0.0 if without else weight
         return Scores(
             values=scores,
-            standard_errors=_noise.errors(game, squares, of_all, scores),
+            standard_errors=model_noise.errors(game, squares, of_all, scores),
             details={"index": "shapley", "samples": len(number)},
         )
 

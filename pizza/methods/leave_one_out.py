@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._budget import require
-from pizza.methods._given import finite, without_full
+from pizza.methods._designs.budget import require
+from pizza.methods._designs.given import finite, without_full
+from pizza.methods._fits import model_noise
 
 
 class LeaveOneOut(Estimator):
@@ -59,6 +59,6 @@ def _scores(game: Game, values: NDArray[np.float64]) -> Scores:
     squares = np.ones(game.n_units)
     return Scores(
         values=effects,
-        standard_errors=_noise.errors(game, squares, 1.0, effects),
+        standard_errors=model_noise.errors(game, squares, 1.0, effects),
         details={"index": "leave-one-out", "samples": game.n_units},
     )

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._found_pairs import find_pairs
-from pizza.methods._pair_scores import scores_of_pairs
-from pizza.methods._paired_fit import fit_pairs
-from pizza.methods._uniform_pairs import UniformPairs
+from pizza.methods._designs.complement_pairs import UniformPairs
+from pizza.methods._designs.found_pairs import find_pairs
+from pizza.methods._fits.pair_scores import scores_of_pairs
+from pizza.methods._fits.paired import fit_pairs
 
 
 class LeverageShap(UniformPairs):

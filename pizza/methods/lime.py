@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods._draws import calls_of_halves, halves_for
-from pizza.methods._given import halves, with_full
-from pizza.methods._penalties import Kind
-from pizza.methods._regression import solve_columns
-from pizza.methods._samples import check_samples
+from pizza.methods._designs.budget import check_samples
+from pizza.methods._designs.given import halves, with_full
+from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._fits.penalties import Kind
+from pizza.methods._fits.regression import solve_columns
 
 _WIDTH = 0.25 * np.sqrt(2)
 _LIME_SAMPLES = 5000

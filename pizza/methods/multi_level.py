@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods._draws import FEWEST, calls_of_halves, usual
-from pizza.methods._regression import Fit, extend, fit, least_squares, plain
-from pizza.methods._samples import affordable, check_samples, coalitions_to_spend
-from pizza.methods._subsets import every
+from pizza.methods._designs.budget import affordable, check_samples, coalitions_to_spend
+from pizza.methods._designs.enumeration import every
+from pizza.methods._designs.halves import FEWEST, calls_of_halves, usual
+from pizza.methods._fits.regression import Fit, extend, fit, least_squares, plain
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._found_pairs import find_pairs
-from pizza.methods._pair_scores import scores_of_pairs
-from pizza.methods._paired_fit import Fit, fit_pairs
-from pizza.methods._subsets import Floats, Pairs
-from pizza.methods._uniform_pairs import UniformPairs, shuffled
+from pizza.methods._designs.complement_pairs import UniformPairs, shuffled
+from pizza.methods._designs.enumeration import Floats
+from pizza.methods._designs.found_pairs import find_pairs
+from pizza.methods._designs.pairs import Pairs
+from pizza.methods._fits.pair_scores import scores_of_pairs
+from pizza.methods._fits.paired import Fit, fit_pairs
 
 _FOLDS = 10
 _STRONGEST = 16

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Method, Plan, Scores
-from pizza.methods._given import finite
-from pizza.methods._samples import check_samples, coalitions_to_spend
-from pizza.methods._subsets import Coalitions, Floats
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend
+from pizza.methods._designs.enumeration import Coalitions, Floats
+from pizza.methods._designs.given import finite
 
 _DEFAULT = 500
 

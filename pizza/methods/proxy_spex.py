@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._draws import Draws, usual
-from pizza.methods._given import halves
-from pizza.methods._regression import fit, plain
-from pizza.methods._samples import check_samples, coalitions_to_spend
-from pizza.methods._subsets import every
-from pizza.methods.pairwise_interactions import mains_and_pairs
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend
+from pizza.methods._designs.enumeration import every
+from pizza.methods._designs.given import halves
+from pizza.methods._designs.halves import Draws, usual
+from pizza.methods._fits import model_noise
+from pizza.methods._fits.pair_terms import mains_and_pairs
+from pizza.methods._fits.regression import fit, plain
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -224,7 +224,7 @@ def _exact(game: Game, rows: Bools, values: Floats) -> Scores:
         if holes[0]:
             details |= {"interactions": rest.listed(), "terms": n + len(rest.pairs)}
     half = 2.0 ** (n - 1)
-    errors = _noise.errors(game, np.full(n, (2 * half - 1) / half**2), 1 / half, scores)
+    errors = model_noise.errors(game, np.full(n, (2 * half - 1) / half**2), 1 / half, scores)
     if errors is not None:
         errors[holes] = np.nan
     return Scores(values=scores, standard_errors=errors, details=details)

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods import _noise
-from pizza.methods._draws import calls_of_halves, halves_for
-from pizza.methods._given import halves
-from pizza.methods._samples import check_samples
+from pizza.methods._designs.budget import check_samples
+from pizza.methods._designs.given import halves
+from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._fits import model_noise
 
 
 class RandomAblation(Estimator):
@@ -57,7 +57,9 @@ class RandomAblation(Estimator):
         if complete:
             whole = np.isfinite(values).all(axis=0)
             half = len(rows) / 2
-            noise = _noise.variance(game, np.full(game.n_units, (2 * half - 1) / half**2), 1 / half)
+            noise = model_noise.variance(
+                game, np.full(game.n_units, (2 * half - 1) / half**2), 1 / half
+            )
             errors[whole] = 0.0 if noise is None else np.sqrt(noise[whole])
         return Scores(
             values=mean_with - mean_without,

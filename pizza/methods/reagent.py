@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods._given import finite
-from pizza.methods._samples import check_samples, coalitions_to_spend
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend
+from pizza.methods._designs.given import finite
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._budget import require
-from pizza.methods._given import finite, in_order_of_bits
-from pizza.methods._subsets import Floats, every, marginals
+from pizza.methods._designs.budget import require
+from pizza.methods._designs.enumeration import Floats, every, marginals
+from pizza.methods._designs.given import finite, in_order_of_bits
+from pizza.methods._fits import model_noise
 
 LARGEST = 20
 """Units that are enumerated at most: 2^20 is a million coalitions."""
@@ -64,7 +64,7 @@ def _scores(game: Game, values: Floats) -> Scores:
     squares = np.array([square for _, square in means]).T
     return Scores(
         values=scores,
-        standard_errors=_noise.errors(game, squares, 1 / game.n_units, scores),
+        standard_errors=model_noise.errors(game, squares, 1 / game.n_units, scores),
         details={
             "index": "shapley",
             "samples": len(values) - 1,

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from pizza import coalition
 from pizza.abc import Game, Method, Plan, Scores
-from pizza.methods import _noise
-from pizza.methods._given import finite
-from pizza.methods._samples import check_samples, coalitions_to_spend
-from pizza.methods._subsets import Coalitions, Floats
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend
+from pizza.methods._designs.enumeration import Coalitions, Floats
+from pizza.methods._designs.given import finite
+from pizza.methods._fits import model_noise
 
 _DEFAULT_BLOCKS = 10
 
@@ -66,7 +66,7 @@ class ShapleySampling(Method):
         scores, errors = _means(gains, blocks)
         return Scores(
             values=scores,
-            standard_errors=_noise.added(errors, _shared_noise(game, orders, blocks)),
+            standard_errors=model_noise.added(errors, _shared_noise(game, orders, blocks)),
             details={
                 "index": "shapley",
                 "samples": spend,
@@ -132,14 +132,14 @@ def _shared_noise(game: Game, orders: NDArray[np.int64], blocks: int) -> Floats 
         return None
     mean = _weights_of_values(orders)
     if blocks < 2:
-        return _noise.variance(game, mean[0], mean[1])
+        return model_noise.variance(game, mean[0], mean[1])
     # In a block a unit has four coalitions with weight 1/2, of which one may be the full one.
     ends = np.bincount(orders[:blocks, [0, -1]].ravel(), minlength=game.n_units)
     each = np.array([blocks - ends / 4, ends / 4])
     total = np.array([mean[0], mean[1] ** 2])
     spread = (each - blocks * total) / (blocks * (blocks - 1))
     missing = np.maximum(0.0, total - spread)
-    return _noise.variance(game, missing[0], np.sqrt(missing[1]))
+    return model_noise.variance(game, missing[0], np.sqrt(missing[1]))
 
 
 def _weights_of_values(orders: NDArray[np.int64]) -> tuple[Floats, Floats]:

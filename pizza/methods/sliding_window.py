@@ -7,9 +7,9 @@ import numpy as np
 
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._budget import require
-from pizza.methods._given import finite
+from pizza.methods._designs.budget import require
+from pizza.methods._designs.given import finite
+from pizza.methods._fits import model_noise
 
 
 class SlidingWindow(Method):
@@ -62,5 +62,5 @@ class SlidingWindow(Method):
         undefined = members.T.astype(float) @ np.isnan(values) > 0
         scores[undefined] = np.nan
         weights = shares / members.sum(axis=0)
-        errors = _noise.errors(game, (weights**2).sum(axis=0), weights.sum(axis=0), scores.T)
+        errors = model_noise.errors(game, (weights**2).sum(axis=0), weights.sum(axis=0), scores.T)
         return Scores(values=scores.T, standard_errors=errors, details={"windows": len(starts)})

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Estimator, Game, Plan, Scores
 from pizza.errors import ConfigError
-from pizza.methods import _noise
-from pizza.methods._given import neighbours_stand_together, without_full
-from pizza.methods._samples import check_samples, coalitions_to_spend
-from pizza.methods._subsets import Coalitions, Floats, every, log_binomial
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend
+from pizza.methods._designs.enumeration import Coalitions, Floats, every, log_binomial
+from pizza.methods._designs.given import neighbours_stand_together, without_full
+from pizza.methods._fits import model_noise
 
 
 class Svarm(Estimator):
@@ -78,7 +78,9 @@ class Svarm(Estimator):
         errors_or_none = None if np.isnan(errors).all() else errors
         return Scores(
             values=scores,
-            standard_errors=_noise.added(errors_or_none, _noise.variance(game, squares, 1 / n)),
+            standard_errors=model_noise.added(
+                errors_or_none, model_noise.variance(game, squares, 1 / n)
+            ),
             details={
                 "index": "shapley",
                 "samples": len(present),

@@ -15,7 +15,7 @@ from support.games_known import (
 )
 
 from pizza.errors import ConfigError
-from pizza.methods._draws import Draws
+from pizza.methods._designs.halves import Draws
 from pizza.methods.auto import Auto
 
 

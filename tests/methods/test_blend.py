@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LassoCV, RidgeCV
 
-from pizza.methods._blend import blend, extend, stack
-from pizza.methods._draws import Draws
-from pizza.methods._spike_slab import left_out
+from pizza.methods._designs.halves import Draws
+from pizza.methods._fits.blend import blend, extend, stack
+from pizza.methods._fits.spike_slab import left_out
 
 
 def signs(m, n, seed=0):

@@ -15,7 +15,7 @@ from support.games_known import (
 )
 
 from pizza.errors import BudgetTooSmallError
-from pizza.methods._subsets import draw_pairs, kernel_masses
+from pizza.methods._designs.pairs import draw_pairs, kernel_masses
 from pizza.methods.kernel_shap import KernelShap
 
 N = 9

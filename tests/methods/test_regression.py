@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Lasso, LassoCV, LinearRegression, Ridge
 from support.games_known import Known, calibrated, every, random_moebius
 
-from pizza.methods import _intervals, _penalties, _regression
-from pizza.methods._blend import blend
-from pizza.methods._draws import Draws
-from pizza.methods._quality import quality, rank_correlation
-from pizza.methods._regression import fit, least_squares, solve_columns
+from pizza.methods._designs.halves import Draws
+from pizza.methods._fits import intervals, penalties, regression
+from pizza.methods._fits.blend import blend
+from pizza.methods._fits.quality import quality, rank_correlation
+from pizza.methods._fits.regression import fit, least_squares, solve_columns
 
 
 def halves(m, n, seed=0):
@@ -63,10 +63,10 @@ def test_the_penalty_is_about_the_one_of_lasso_cv(sample):
 def test_ridge_cross_validation_without_refits_equals_refits(sample):
     x, y = sample[0], sample[1][:, 0]
     w = np.linspace(0.5, 1.5, 60)
-    penalty, held_out = _penalties.choose_ridge(x, y, w, True)
-    scaled = _penalties.scaled_design(x, w, True)
+    penalty, held_out = penalties.choose_ridge(x, y, w, True)
+    scaled = penalties.scaled_design(x, w, True)
     standard = (x - scaled.mean) / scaled.scale
-    part = _penalties.parts(60)
+    part = penalties.parts(60)
     weights = w / w.mean()
     for turn in range(5):
         model = Ridge(alpha=penalty).fit(
@@ -147,7 +147,7 @@ def test_sparse_games_get_a_lasso_and_dense_ones_a_ridge():
 def test_hc3_is_the_textbook_sandwich(sample):
     x, y = sample
     a = x - 0.5
-    weights, errors = _intervals.ols_hc3(a, y)
+    weights, errors = intervals.ols_hc3(a, y)
     inverse = np.linalg.inv(a.T @ a)
     leverage = np.diag(a @ inverse @ a.T)
     for column in range(3):
@@ -161,7 +161,7 @@ def test_hc3_is_the_textbook_sandwich(sample):
 def test_the_debiased_step_is_its_formula(sample):
     a, y = sample[0] - 0.5, sample[1]
     w = fit(a, y, kinds=("lasso",), intercept=False).weights
-    b, se = _intervals.debiased(a, y, w, 1.3)
+    b, se = intervals.debiased(a, y, w, 1.3)
     r = y[:, 0] - a @ w[0]
     i = 4
     assert b[0, i] == pytest.approx(w[0, i] + a[:, i] @ r / (a[:, i] @ a[:, i]))
@@ -174,7 +174,7 @@ def test_errors_are_raised_to_those_of_rows_left_out(sample):
     fitted = ((y[:, 0] - a @ found.weights[0]) ** 2).sum()
     left_out = ((y[:, 0] - found.held_out) ** 2).sum()
     assert left_out > 1.1 * fitted
-    assert _intervals.inflation(a, y[:, 0], found) == pytest.approx(left_out / fitted)
+    assert intervals.inflation(a, y[:, 0], found) == pytest.approx(left_out / fitted)
 
 
 def test_least_squares_is_taken_when_its_errors_are_smaller():
@@ -182,7 +182,7 @@ def test_least_squares_is_taken_when_its_errors_are_smaller():
     exact = a @ np.ones((8, 1))
     # A fit that is off, so that its residuals are not nothing as those of least squares are.
     found = replace(blend(a, exact, intercept=False), weights=np.full((1, 8), 0.9))
-    estimates, _, way = _intervals.of_blend(a, exact, found, intercept=False)
+    estimates, _, way = intervals.of_blend(a, exact, found, intercept=False)
     assert way == "ols-hc3"
     np.testing.assert_allclose(estimates, np.ones((1, 8)), atol=1e-12)
 
@@ -190,7 +190,7 @@ def test_least_squares_is_taken_when_its_errors_are_smaller():
 def test_copies_have_no_error_of_least_squares():
     a = halves(30, 4) - 0.5
     a[:, 1] = a[:, 0]
-    assert np.isnan(_intervals.ols_hc3(a, a[:, [2]])[1]).all()
+    assert np.isnan(intervals.ols_hc3(a, a[:, [2]])[1]).all()
 
 
 def covered(n, k, calls, seeds, *, paired):
@@ -203,7 +203,7 @@ def covered(n, k, calls, seeds, *, paired):
         values = (game(rows) - game(~rows)) / 2 if paired else game(rows)
         a, y = rows - 0.5, values[:, None]
         found = blend(a, y, intercept=not paired)
-        estimates, errors, _ = _intervals.of_blend(a, y, found, intercept=not paired)
+        estimates, errors, _ = intervals.of_blend(a, y, found, intercept=not paired)
         truth = game.banzhaf()
         for is_null, each in inside.items():
             chosen = (truth == 0) == is_null
@@ -224,16 +224,16 @@ def test_intervals_cover_units_with_and_without_effect_as_often_as_they_say(n, k
 def test_degrees_of_freedom_are_taken_from_the_residuals(sample):
     a, y = sample[0] - 0.5, sample[1]
     w = fit(a, y, kinds=("lasso",), intercept=False).weights
-    b, se = _intervals.debiased(a, y, w, freedom=np.full(3, 15.0))
-    plain, plain_se = _intervals.debiased(a, y, w)
+    b, se = intervals.debiased(a, y, w, freedom=np.full(3, 15.0))
+    plain, plain_se = intervals.debiased(a, y, w)
     np.testing.assert_allclose(b - w, (plain - w) * 60 / 45)
     np.testing.assert_allclose(se, plain_se * 60 / 45)
 
 
 def test_relevant_units_carry_the_squares():
-    assert _intervals.relevant(np.zeros(5)) == 0
-    assert _intervals.relevant(np.array([3.0, 0.1, 0.1, 0.1])) == 1
-    assert _intervals.relevant(np.ones(100)) == 95
+    assert intervals.relevant(np.zeros(5)) == 0
+    assert intervals.relevant(np.array([3.0, 0.1, 0.1, 0.1])) == 1
+    assert intervals.relevant(np.ones(100)) == 95
 
 
 def test_draws_never_repeat_and_never_return_the_whole_prompt():
@@ -321,4 +321,4 @@ def test_the_core_needs_no_square_of_the_units():
     tracemalloc.stop()
     assert np.isfinite(found.weights).all()
     assert peak < 100e6
-    assert _regression.fit is fit
+    assert regression.fit is fit

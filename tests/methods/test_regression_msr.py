@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.games_known import Known, play, random_moebius, relative_error
 
-from pizza.methods._paired_fit import PairedValues
-from pizza.methods._subsets import draw_pairs, uniform_masses
+from pizza.methods._designs.found_pairs import PairedValues
+from pizza.methods._designs.pairs import draw_pairs, uniform_masses
 from pizza.methods.regression_msr import RegressionMsr, _estimate, ridge
 
 

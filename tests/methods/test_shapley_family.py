@@ -21,7 +21,7 @@ from support.games_known import (
 )
 
 from pizza.errors import BudgetTooSmallError, ConfigError
-from pizza.methods._subsets import draw_pairs, kernel_masses, uniform_masses
+from pizza.methods._designs.pairs import draw_pairs, kernel_masses, uniform_masses
 from pizza.methods.banzhaf import Banzhaf
 from pizza.methods.kernel_shap import KernelShap
 from pizza.methods.leverage_shap import LeverageShap

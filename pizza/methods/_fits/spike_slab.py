@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.methods._penalties import TINY, parts, scaled_design
+from pizza.methods._fits.penalties import TINY, parts, scaled_design
 
 Floats = NDArray[np.float64]
 

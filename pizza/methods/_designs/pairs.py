@@ -1,56 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coalitions for Shapley-type methods: all of them, or complement pairs drawn size by size.
+"""Complement pairs for Shapley-type methods, drawn size by size.
 
 Sizes are the unit of thought: every index of the Shapley family gives all coalitions of one size
 the same weight, so a design says how many coalitions of each size it wants, and within a size all
-are equally likely. Numbers of coalitions are handled as logarithms: for 1000 units they do not fit
-into a float.
+are equally likely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb, lgamma
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Coalitions = NDArray[np.bool_]
+from pizza.methods._designs.enumeration import Coalitions, Floats, log_binomial
 
 _BATCH = 256
 """Rows of random numbers in memory at a time."""
-
-
-def every(n_units: int) -> Coalitions:
-    """All coalitions, ``(2^n_units, n_units)``: row r holds the units whose bit is set in r."""
-    bits = np.arange(2**n_units)[:, None] >> np.arange(n_units)
-    return (bits & 1).astype(bool)
-
-
-def log_binomial(n: int, k: int) -> float:
-    """Natural logarithm of "n choose k"."""
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
-
-
-def marginals(values: Floats, n_units: int) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """What each unit adds to every coalition without it.
-
-    Args:
-        values: ``(2^n_units, n_columns)`` in the order of `every`.
-        n_units: Number of units.
-
-    Yields:
-        For each unit: sizes of the coalitions ``(2^(n-1),)``, gains ``(2^(n-1), n_columns)``.
-    """
-    sizes = np.zeros(1, dtype=np.int64)
-    for _ in range(n_units - 1):
-        sizes = np.concatenate([sizes, sizes + 1])
-    for unit in range(n_units):
-        split = values.reshape(-1, 2, 2**unit, values.shape[1])
-        yield sizes, (split[:, 1] - split[:, 0]).reshape(len(sizes), -1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._blend import Blend, blend, extend
-from pizza.methods._intervals import CALLS_PER_UNIT, of_blend, relevant
-from pizza.methods._quality import quality
-from pizza.methods._regression import plain
-from pizza.methods.pairwise_interactions import mains_and_pairs
+from pizza.methods._fits.blend import Blend, blend, extend
+from pizza.methods._fits.intervals import CALLS_PER_UNIT, of_blend, relevant
+from pizza.methods._fits.pair_terms import mains_and_pairs
+from pizza.methods._fits.quality import quality
+from pizza.methods._fits.regression import plain
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Game
 from pizza.errors import ConfigError
-from pizza.methods._draws import FEWEST
+from pizza.methods._designs.halves import FEWEST
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -69,7 +69,7 @@ def places(coalitions: Bools) -> dict[bytes, int]:
 
 
 def in_order_of_bits(game: Game, coalitions: Bools, values: Floats, *, who: str) -> Floats:
-    """Values of all ``2^n`` coalitions in the order of `_subsets.every`.
+    """Values of all ``2^n`` coalitions in the order of `enumeration.every`.
 
     Raises:
         ConfigError: One is missing.

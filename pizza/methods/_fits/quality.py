@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.methods._penalties import parts
-from pizza.methods._regression import plain
+from pizza.methods._fits.penalties import parts
+from pizza.methods._fits.regression import plain
 
 Floats = NDArray[np.float64]
 

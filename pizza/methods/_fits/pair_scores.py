@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from pizza.abc import Game, Scores
-from pizza.methods import _noise
-from pizza.methods._found_pairs import FoundPairs
-from pizza.methods._paired_fit import Fit, paired_scores
-from pizza.methods._subsets import Floats, Pairs
+from pizza.methods._designs.enumeration import Floats
+from pizza.methods._designs.found_pairs import FoundPairs
+from pizza.methods._designs.pairs import Pairs
+from pizza.methods._fits import model_noise
+from pizza.methods._fits.paired import Fit
 
 Influence = Callable[[Pairs, bool], tuple[Floats, Floats]]
 """From pairs, and whether ``v(all) - v(none)`` is known: what scores weigh the odd part of each
@@ -36,12 +36,22 @@ def influence_of_fit(pairs: Pairs, constrained: bool) -> tuple[Floats, Floats]:
 def scores_of_pairs(
     game: Game, found: FoundPairs, fit: Fit, influence: Influence = influence_of_fit
 ) -> Scores:
-    """What `paired_scores` makes of a fit; its errors with the noise that they lack."""
-    scores = paired_scores(found.pairs, found.measured, fit)
-    return replace(
-        scores,
-        standard_errors=with_noise(game, found, scores.standard_errors, influence),
-        details={**scores.details, **found.details},
+    """Scores of a fit to pairs, their errors with the noise that they lack, and how it was made."""
+    present = found.pairs.present
+    sizes, counts = np.unique(present.sum(axis=1), return_counts=True)
+    whole = np.isin(sizes, present[found.pairs.share == 1.0].sum(axis=1))
+    return Scores(
+        values=fit.values,
+        standard_errors=with_noise(game, found, fit.standard_errors, influence),
+        details={
+            "index": "shapley",
+            "samples": 1 + 2 * len(present),
+            "pairs_of_size": dict(zip(map(str, sizes.tolist()), counts.tolist(), strict=True)),
+            "enumerated_sizes": sizes[whole].tolist(),
+            "undefined_pairs": int(np.isnan(found.measured.odd[:, 0]).sum()),
+            **fit.details,
+            **found.details,
+        },
     )
 
 
@@ -67,4 +77,4 @@ def with_noise(
             squares[columns] = (pairs.share / 2) @ of_pairs**2
         squares[columns] += of_total**2
         of_all[columns] = of_total
-    return _noise.added(errors, _noise.variance(game, squares, of_all))
+    return model_noise.added(errors, model_noise.variance(game, squares, of_all))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pizza import coalition
 from pizza.abc import Game
-from pizza.methods._samples import affordable, coalitions_to_spend
-from pizza.methods._subsets import every
+from pizza.methods._designs.budget import affordable, coalitions_to_spend
+from pizza.methods._designs.enumeration import every
 
 Bools = NDArray[np.bool_]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The option ``samples``: how many coalitions a method evaluates."""
+"""How many coalitions a method evaluates: the option ``samples``, the budget, what they cost."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Tariff
-from pizza.errors import ConfigError
-from pizza.methods._budget import require
+from pizza.errors import BudgetTooSmallError, ConfigError
+
+
+def require(game: Game, needed: int, who: str, *, advice: str = "") -> None:
+    """Raise `BudgetTooSmallError` when the game allows fewer calls than ``needed``."""
+    if game.max_calls is not None and game.max_calls < needed:
+        raise BudgetTooSmallError(
+            f"{who} needs {needed} calls for {game.n_units} units and the budget allows "
+            f"{game.max_calls}. Raise the budget, "
+            + (advice or "use larger units (sentence, paragraph), or the method 'hierarchical'."),
+            needed=needed,
+            allowed=game.max_calls,
+        )
 
 
 def check_samples(samples: int | None) -> int | None:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._blend import Blend
-from pizza.methods._draws import Draws
-from pizza.methods._halves_fit import Z90, Halves, noise_of
-from pizza.methods._intervals import relevant
-from pizza.methods._regression import plain
-from pizza.methods._samples import affordable, bill
+from pizza.methods._auto.halves_fit import Z90, Halves, noise_of
+from pizza.methods._designs.budget import affordable, bill
+from pizza.methods._designs.halves import Draws
+from pizza.methods._fits.blend import Blend
+from pizza.methods._fits.intervals import relevant
+from pizza.methods._fits.regression import plain
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.methods._blend import Blend
-from pizza.methods._regression import Fit, columns_alike
+from pizza.methods._fits.blend import Blend
+from pizza.methods._fits.regression import Fit, columns_alike
 
 Floats = NDArray[np.float64]
 

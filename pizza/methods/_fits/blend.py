@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.methods._penalties import (
+from pizza.methods._fits.penalties import (
     TINY,
     choose_lasso,
     choose_ridge,
@@ -27,8 +27,8 @@ from pizza.methods._penalties import (
     scaled_design,
     spread_of,
 )
-from pizza.methods._regression import columns_alike, solve_columns
-from pizza.methods._spike_slab import left_out, spike_slab
+from pizza.methods._fits.regression import columns_alike, solve_columns
+from pizza.methods._fits.spike_slab import left_out, spike_slab
 
 Floats = NDArray[np.float64]
 Part = Literal["lasso", "ridge", "spike-slab"]
@@ -47,7 +47,7 @@ class Blend:
 
     Attributes:
         shares: Weight of each kind of fit, those above 0.
-        penalties: Of LASSO and ridge, as in `_regression.Fit`.
+        penalties: Of LASSO and ridge, as in `regression.Fit`.
         weights: ``(n_columns, n_units)``; NaN for a column with fewer than two rows.
         intercepts: ``(n_columns,)``.
         freedom: Degrees of freedom of each column's fit, ``(n_columns,)``.

@@ -8,46 +8,17 @@ out by itself. So a pair is one equation, and a column uses the pairs of which i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pizza.abc import Scores
-from pizza.methods._subsets import Floats, Pairs
+from pizza.methods._designs.enumeration import Floats
+from pizza.methods._designs.found_pairs import PairedValues
+from pizza.methods._designs.pairs import Pairs
 
 _RIDGE = 1e-3
 _ENOUGH = 1.3
 """Pairs per unknown from which residuals say something about the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class PairedValues:
-    """Values of complement pairs.
-
-    Attributes:
-        total: ``v(all) - v(none)`` of each column, NaN = not known.
-        odd: ``(v(S) - v(complement)) / 2``, ``(n_pairs, n_columns)``.
-    """
-
-    total: Floats
-    odd: Floats
-
-    @classmethod
-    def of(cls, values: Floats) -> PairedValues:
-        """From the values of `Pairs.round`."""
-        first, second = np.split(values[1:], 2)
-        return cls(total=-values[0], odd=(first - second) / 2)
-
-    def columns(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], bool]]:
-        """Columns that know the same things: their numbers, known pairs, whether the total is."""
-        known = np.vstack([~np.isnan(self.odd), ~np.isnan(self.total)[None]])
-        packed = np.packbits(known, axis=0).T
-        _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-        for number, column in enumerate(first):
-            members = np.flatnonzero(group.ravel() == number)
-            yield members, known[:-1, column], bool(known[-1, column])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +97,3 @@ def _sandwich(share: Floats, residuals: Floats, u: Floats, back: Floats) -> Floa
     influence = (u @ back) ** 2
     result: Floats = np.sqrt((scores**2).T @ influence)
     return result
-
-
-def paired_scores(pairs: Pairs, measured: PairedValues, fit: Fit) -> Scores:
-    """Scores of a paired regression, and how it was made."""
-    sizes, counts = np.unique(pairs.present.sum(axis=1), return_counts=True)
-    whole = np.isin(sizes, pairs.present[pairs.share == 1.0].sum(axis=1))
-    return Scores(
-        values=fit.values,
-        standard_errors=fit.standard_errors,
-        details={
-            "index": "shapley",
-            "samples": 1 + 2 * len(pairs.present),
-            "pairs_of_size": dict(zip(map(str, sizes.tolist()), counts.tolist(), strict=True)),
-            "enumerated_sizes": sizes[whole].tolist(),
-            "undefined_pairs": int(np.isnan(measured.odd[:, 0]).sum()),
-            **fit.details,
-        },
-    )

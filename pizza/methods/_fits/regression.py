@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.methods._penalties import (
+from pizza.methods._fits.penalties import (
     TINY,
     Floats,
     Kind,

@@ -8,6 +8,7 @@ when they hold pairs of every size: then the pairs that were found stand for all
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +18,42 @@ from numpy.typing import NDArray
 from pizza import coalition
 from pizza.abc import Game
 from pizza.errors import ConfigError
-from pizza.methods._given import neighbours_stand_together, places, without_full
-from pizza.methods._paired_fit import PairedValues
-from pizza.methods._subsets import (
-    Coalitions,
-    Floats,
-    Pairs,
-    fits,
-    kernel_masses,
-    uniform_masses,
-    weighed,
-)
+from pizza.methods._designs.enumeration import Coalitions, Floats
+from pizza.methods._designs.given import neighbours_stand_together, places, without_full
+from pizza.methods._designs.pairs import Pairs, fits, kernel_masses, uniform_masses, weighed
 
 _SUITING = (
     "Measure with 'kernel-shap', 'leverage-shap', 'odd-shap', 'paired-sparse-shap' or "
     "'regression-msr', or use 'context-cite', which concludes from random halves."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PairedValues:
+    """Values of complement pairs.
+
+    Attributes:
+        total: ``v(all) - v(none)`` of each column, NaN = not known.
+        odd: ``(v(S) - v(complement)) / 2``, ``(n_pairs, n_columns)``.
+    """
+
+    total: Floats
+    odd: Floats
+
+    @classmethod
+    def of(cls, values: Floats) -> PairedValues:
+        """From the values of `Pairs.round`."""
+        first, second = np.split(values[1:], 2)
+        return cls(total=-values[0], odd=(first - second) / 2)
+
+    def columns(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_], bool]]:
+        """Columns that know the same things: their numbers, known pairs, whether the total is."""
+        known = np.vstack([~np.isnan(self.odd), ~np.isnan(self.total)[None]])
+        packed = np.packbits(known, axis=0).T
+        _, first, group = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+        for number, column in enumerate(first):
+            members = np.flatnonzero(group.ravel() == number)
+            yield members, known[:-1, column], bool(known[-1, column])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Estimator, Game, Plan
-from pizza.methods._samples import check_samples, coalitions_to_spend, paired_calls
-from pizza.methods._subsets import draw_pairs, uniform_masses
+from pizza.methods._designs.budget import check_samples, coalitions_to_spend, paired_calls
+from pizza.methods._designs.pairs import draw_pairs, uniform_masses
 
 
 class UniformPairs(Estimator):
