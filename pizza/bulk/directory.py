@@ -189,6 +189,20 @@ class RunDirectory:
         self._next += 1
         return path
 
+    def adopt(self, written: Path) -> Path:
+        """Give a part that another process wrote its name; from then on it counts.
+
+        Args:
+            written: By `pizza.bulk.parts.write_unnamed`, in `results`.
+
+        Raises:
+            OSError: It is not there.
+        """
+        path = self.results / f"part-{self._next:06d}.parquet"
+        written.replace(path)
+        self._next += 1
+        return path
+
     # --- journals -----------------------------------------------------------------------------
 
     def failures(self) -> list[dict[str, Any]]:

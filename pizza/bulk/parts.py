@@ -152,17 +152,34 @@ def write_part(path: Path, batches: list[Any]) -> None:
     Raises:
         OSError: It cannot be written; nothing is left behind.
     """
-    pa, parquet = arrow()
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        write_unnamed(temporary, batches)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_unnamed(path: Path, batches: list[Any]) -> None:
+    """Write a part that somebody else gives its name to, whole and synced or not at all.
+
+    Args:
+        path: A name that is no part's: ``.part-*.tmp`` is deleted when the run is opened again.
+        batches: The results.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
+    pa, parquet = arrow()
+    try:
+        with path.open("wb") as file:
             table = pa.Table.from_batches(batches, schema=schema())
             parquet.write_table(table.combine_chunks(), file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
 
 
