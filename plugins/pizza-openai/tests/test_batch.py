@@ -205,6 +205,19 @@ async def test_too_many_bytes_are_several_batches_and_a_request_beyond_them_fail
     assert "larger than a batch may be (1,000 bytes)" in str(results[4])
 
 
+async def test_a_file_that_is_refused_costs_the_other_batches_nothing(ask, questions):
+    """The server takes less than the client was told: one upload is answered with 413."""
+    with serving("max-bytes=1000") as server:
+        async with opened(server, max_requests=2) as backend:
+            requests = [*questions(2), ask("word " * 300), ask("Hello"), *questions(4)[2:]]
+            results = await answers(backend, requests)
+        assert server.stats["batches"] == {"completed": 2}
+        assert server.stats["batch_lines"] == 4
+    refused = [isinstance(result, BackendError) for result in results]
+    assert refused == [False, False, True, True, False, False]
+    assert "larger than the limit of 1000 bytes" in str(results[2])
+
+
 async def test_a_full_queue_is_waited_for_with_smaller_batches(questions):
     clock = Hurry()
     with serving("max-queued-tokens=4000") as server:
@@ -373,18 +386,19 @@ async def test_an_unknown_model_fails_the_batch_as_such(questions):
 
 async def test_a_wrong_key_is_not_tried_twice(questions):
     with serving(api_key="right") as server:
-        async with opened(server, api_key="wrong") as backend:
-            with pytest.raises(AuthError):
-                await answers(backend, questions(2))
+        async with opened(server, api_key="wrong", max_requests=2) as backend:
+            results = await answers(backend, questions(5))
         assert server.stats["statuses"] == {"401": 1}
+    assert all(isinstance(result, AuthError) for result in results)
 
 
 async def test_without_a_key_openai_is_not_contacted(questions):
     backend = OpenAIBatchBackend(
         BackendSettings(model="gpt-4o-mini", options={"journal": "off", **FAST})
     )
-    with pytest.raises(AuthError, match="OPENAI_API_KEY"):
-        await answers(backend, questions(1))
+    (result,) = await answers(backend, questions(1))
+    assert isinstance(result, AuthError)
+    assert "OPENAI_API_KEY" in str(result)
     await backend.aclose()
 
 
@@ -393,8 +407,9 @@ async def test_a_server_that_is_not_there_is_tried_again_for_minutes(questions):
     with serving() as server:
         server.stop()
         async with opened(server, clock=clock) as backend:
-            with pytest.raises(TransientError, match="could not connect"):
-                await answers(backend, questions(1))
+            (result,) = await answers(backend, questions(1))
+    assert isinstance(result, TransientError)
+    assert "could not connect" in str(result)
     assert sum(clock.waits) > 60
 
 
@@ -438,6 +453,23 @@ async def test_cancelling_one_caller_leaves_the_batch_of_the_others(ask):
             assert (await stays).text
         assert server.stats["batches"] == {"completed": 2}
         assert server.stats["batch_lines"] == 3
+
+
+async def test_a_batch_that_somebody_else_waits_for_is_not_cancelled(questions):
+    with serving("delay=1") as server:
+        async with opened(server) as backend:
+            stays = asyncio.create_task(answers(backend, questions(3)))
+            await until(lambda: server.stats["batch_calls"].get("retrieve"))
+            gone = asyncio.create_task(answers(backend, questions(2)))
+            await until(lambda: max(backend._handover._waiting.values()) == 2)
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+            results = await stays
+            assert not backend._handover._waiting
+        assert server.stats["batches"] == {"completed": 1}
+        assert "cancel" not in server.stats["batch_calls"]
+    assert all(isinstance(result, Reply) for result in results)
 
 
 async def test_a_batch_that_is_kept_is_found_by_the_next_run(tmp_path, caplog, questions):

@@ -17,6 +17,7 @@ from pizza_openai import urls
 from pizza_openai.backend import OpenAIBackend
 from pizza_openai.batch_calls import Calls
 from pizza_openai.batch_clock import Clock, SystemClock
+from pizza_openai.batch_handover import HandOver
 from pizza_openai.batch_journal import Journal
 from pizza_openai.batch_lines import Ask, Lines
 from pizza_openai.batch_options import MAX_REQUESTS, BatchOptions
@@ -71,6 +72,14 @@ class OpenAIBatchBackend(OpenAIBackend):
             errors=self._errors,
             learned=self._learned,
             path=f"/v1{self._endpoint.path}",
+        )
+        self._handover = HandOver(
+            self.name,
+            calls=self._calls,
+            journal=self._journal,
+            lines=self._lines,
+            options=self._batch_options,
+            clock=clock,
         )
         self._probes: list[Request] = []
 
@@ -136,6 +145,7 @@ class OpenAIBatchBackend(OpenAIBackend):
             self.name,
             calls=self._calls,
             journal=self._journal,
+            handover=self._handover,
             lines=self._lines,
             options=self._batch_options,
             clock=self._clock,

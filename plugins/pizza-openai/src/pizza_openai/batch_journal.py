@@ -173,9 +173,9 @@ class Journal:
             return True
         try:
             if self._lock is None:
-                _private(self._path)
                 # A file of its own: the journal itself is written to while the lock is held.
-                path = f"{self._path}.lock"
+                path = self._path.with_name(f"{self._path.name}.lock")
+                _private(path)
                 self._lock = sqlite3.connect(path, timeout=0, isolation_level=None)
             self._lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:

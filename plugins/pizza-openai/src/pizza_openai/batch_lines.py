@@ -43,6 +43,9 @@ class Row(msgspec.Struct):
     error: _Failure | None = None
 
 
+_STATUSES = (("model_not_found", 404), ("limit", 429), ("server_error", 500), ("internal", 500))
+"""What the code of a batch that failed as a whole is like, as the status of a single request."""
+
 _row = msgspec.json.Decoder(Row)
 
 
@@ -217,7 +220,8 @@ class Lines:
     def _not_run(self, failure: _Failure | None) -> Again:
         code = (failure.code if failure else None) or "no response"
         message = self._errors.keys.scrub((failure.message if failure else None) or "")[:500]
-        return Again(why=self.unavailable(f"a batch ended without an answer: {code} {message}"))
+        what = f"a batch ended without an answer: {code} {message}"
+        return Again(why=self.unavailable(what.rstrip(" .")))
 
     # --- errors -------------------------------------------------------------------------------
 
@@ -244,7 +248,7 @@ class Lines:
         first = next(iter(errors), None)
         code = str(getattr(first, "code", None) or "unknown")
         message = getattr(first, "message", None) or "the server does not say why"
-        status = 404 if code == "model_not_found" else 429 if "limit" in code else 400
+        status = next((status for part, status in _STATUSES if part in code), 400)
         body = {"error": {"message": message, "code": code}}
         said = Failure(status, body, {}, self._errors.keys)
         if said.is_unknown_model:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from openai.types import Batch
 
 from pizza.completion import Reply
-from pizza.errors import BackendError, BadRequestError, RateLimitedError
+from pizza.errors import BackendError, RateLimitedError
 from pizza_openai.batch_calls import Calls
 from pizza_openai.batch_clock import Clock
-from pizza_openai.batch_journal import Entry, Journal
-from pizza_openai.batch_lines import Again, Ask, Lines, portions, read_row
+from pizza_openai.batch_handover import HandOver
+from pizza_openai.batch_jobs import Job
+from pizza_openai.batch_journal import Journal
+from pizza_openai.batch_lines import Again, Ask, Lines, read_row
 from pizza_openai.batch_options import BatchOptions
 
 OPEN = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
@@ -32,29 +33,17 @@ _FEWEST = 20
 """While the account's queue is full: waits between attempts, for how long, and the smallest batch
 that is tried (thousands of tiny ones would help nobody)."""
 _GROWTH = 1.5
-_CANCEL_S = 5.0
-"""How long a cancelled caller is kept waiting: less than a closing scheduler waits."""
 
-_log = logging.getLogger("pizza_openai")
+_log = logging.getLogger("pizza.openai")
 
 Result = tuple[Ask, Reply | BackendError]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """A batch that is waited for; ``batch`` is ``None`` while it is not known to exist."""
-
-    tag: str
-    since: float
-    keys: set[str]
-    batch: str | None = None
 
 
 @dataclass(slots=True)
 class _Round:
     """What becomes of the requests of one round."""
 
-    asks: dict[str, Ask]
+    asks: dict[str, Ask] = field(default_factory=dict)
     again: list[tuple[Ask, Again]] = field(default_factory=list)
     queue_full: bool = False
     progress: bool = False
@@ -67,6 +56,7 @@ class Run:
         name: The backend's name.
         calls: The calls of the two APIs.
         journal: Remembers what was handed over.
+        handover: Hands over and takes back.
         lines: Writes and reads lines.
         options: How it is done.
         clock: Waits.
@@ -78,6 +68,7 @@ class Run:
         *,
         calls: Calls,
         journal: Journal,
+        handover: HandOver,
         lines: Lines,
         options: BatchOptions,
         clock: Clock,
@@ -85,13 +76,13 @@ class Run:
         self._name = name
         self._calls = calls
         self._journal = journal
+        self._handover = handover
         self._lines = lines
         self._options = options
         self._clock = clock
-        self._jobs: dict[str, _Job] = {}
+        self._jobs = handover.jobs()
         self._most = options.max_requests
         self._stuck_since: float | None = None
-        self._said = False
 
     async def results(self, asks: Iterable[Ask]) -> AsyncGenerator[Result, None]:
         """Every request and what came of it, as soon as that is known.
@@ -103,15 +94,11 @@ class Run:
         waiting = list(asks)
         try:
             while waiting:
-                turn = _Round({})
-                for ask in waiting:
-                    if (error := self._lines.prepare(ask)) is not None:
-                        yield ask, error
-                        continue
-                    first = turn.asks.setdefault(ask.key, ask)
-                    if first is not ask:  # the same question under two names
-                        first.positions += ask.positions
-                await self._hand_over(turn)
+                turn = _Round()
+                for result in self._prepare(turn, waiting):
+                    yield result
+                for ask, error in await self._handover.give(self._jobs, turn.asks, self._most):
+                    yield ask, self._final(error)
                 async with contextlib.aclosing(self._collect(turn)) as found:
                     async for result in found:
                         yield result
@@ -126,107 +113,37 @@ class Run:
                 else:
                     await self._clock.sleep(_QUEUE_WAITS * self._options.poll_max_s)
         except (asyncio.CancelledError, GeneratorExit):
-            await self._leave()
+            await self._handover.take_back(self._jobs)
             raise
+        finally:
+            for job in self._jobs:
+                self._jobs.remove(job)
+
+    def _prepare(self, turn: _Round, asks: Iterable[Ask]) -> Iterator[Result]:
+        """Settle what is sent; gives those for which there is nothing to send."""
+        for ask in asks:
+            if (error := self._lines.prepare(ask)) is not None:
+                yield ask, error
+                continue
+            first = turn.asks.setdefault(ask.key, ask)
+            if first is not ask:  # the same question under two names
+                first.positions += ask.positions
 
     def _another(self, ask: Ask) -> bool:
         ask.attempts += 1
         return ask.attempts < self._options.attempts
-
-    # --- handing over -------------------------------------------------------------------------
-
-    async def _hand_over(self, turn: _Round) -> None:
-        if not turn.asks:
-            return
-        async with self._journal.alone():
-            missing = set(turn.asks)
-            for entry in await self._journal.find(turn.asks):
-                if (job := await self._found(entry, turn)) is not None:
-                    missing -= job.keys
-            written = [(a, self._lines.line(a)) for key, a in turn.asks.items() if key in missing]
-            for group in portions(
-                written, max_requests=self._most, max_bytes=self._options.max_bytes
-            ):
-                await self._begin(turn, group)
-
-    async def _found(self, entry: Entry, turn: _Round) -> _Job | None:
-        """A batch of the journal, brought to where it is known to exist; or forgotten."""
-        job = _Job(
-            tag=entry.tag,
-            since=entry.created,
-            keys=set(turn.asks) & entry.keys,
-            batch=entry.batch,
-        )
-        if job.batch is None:
-            # The program ended between planning and writing down the batch's id.
-            job.batch = await self._calls.find_batch(entry.tag, entry.created)
-            if job.batch is None and entry.keys <= set(turn.asks):
-                file = entry.file or await self._calls.find_file(entry.tag, entry.created)
-                if file is not None:
-                    self._jobs[entry.tag] = job
-                    # Refused, e.g. because the file has expired: it is uploaded anew.
-                    with contextlib.suppress(BadRequestError):
-                        job.batch = await self._create(entry.tag, file, entry.created)
-            if job.batch is None:
-                self._jobs.pop(entry.tag, None)
-                await self._journal.forget(entry.tag)
-                return None
-            await self._journal.created(entry.tag, job.batch)
-        self._jobs[entry.tag] = job
-        _log.info("%s: %d requests are in batch %s.", self._name, len(job.keys), job.batch)
-        return job
-
-    async def _begin(self, turn: _Round, group: list[tuple[Ask, bytes]]) -> None:
-        size = sum(len(line) for _, line in group)
-        if size > self._options.max_bytes:  # then it is a single line
-            ask = turn.asks.pop(group[0][0].key)
-            error = BadRequestError(
-                f"{self._name}: a request of {size:,} bytes is larger than a batch may be "
-                f"({self._options.max_bytes:,} bytes): shorten the prompt.",
-                backend=self._name,
-            )
-            turn.again.append((ask, Again(why=error)))
-            ask.attempts = self._options.attempts
-            return
-        tag = uuid.uuid4().hex
-        job = _Job(tag=tag, since=self._clock.time(), keys={ask.key for ask, _ in group})
-        await self._journal.plan(tag, [ask.key for ask, _ in group])
-        self._jobs[tag] = job
-        try:
-            file = await self._calls.upload(tag, b"".join(line for _, line in group))
-            await self._journal.uploaded(tag, file)
-            job.batch = await self._create(tag, file, job.since)
-            await self._journal.created(tag, job.batch)
-        except BackendError:
-            # The next attempt looks for it by its tag.
-            self._jobs.pop(tag)
-            raise
-        _log.log(
-            logging.INFO if self._said else logging.WARNING,
-            "%s: %d requests are in batch %s, whose answers may take up to 24 hours. %s",
-            self._name,
-            len(group),
-            job.batch,
-            "A run that ends before goes on when it is started again."
-            if self._options.journal is not None
-            else "They are lost if this program ends before (no journal is kept).",
-        )
-        self._said = True
-
-    async def _create(self, tag: str, file: str, since: float) -> str:
-        return await self._calls.create(tag, file, self._lines.path, since)
 
     # --- collecting ---------------------------------------------------------------------------
 
     async def _collect(self, turn: _Round) -> AsyncGenerator[Result, None]:
         wait = self._options.poll_s
         while self._jobs:
-            for job in list(self._jobs.values()):
+            for job in self._jobs:
                 assert job.batch is not None  # noqa: S101 - those without one are not kept
                 batch = await self._calls.retrieve(job.batch)
                 if batch is not None and batch.status in OPEN:
                     continue
-                del self._jobs[job.tag]  # it has ended: there is nothing to cancel
+                self._jobs.remove(job)  # it has ended: there is nothing to cancel
                 async with contextlib.aclosing(self._read(turn, job, batch)) as found:
                     async for result in found:
                         yield result
@@ -235,7 +152,7 @@ class Run:
                 wait = min(wait * _GROWTH, self._options.poll_max_s)
 
     async def _read(
-        self, turn: _Round, job: _Job, batch: Batch | None
+        self, turn: _Round, job: Job, batch: Batch | None
     ) -> AsyncGenerator[Result, None]:
         """The results of a batch that has ended."""
         if batch is None or batch.status == "failed":
@@ -281,7 +198,7 @@ class Run:
             else:
                 yield turn.asks[key], missing
 
-    def _without_results(self, turn: _Round, job: _Job, batch: Batch | None) -> Iterable[Result]:
+    def _without_results(self, turn: _Round, job: Job, batch: Batch | None) -> Iterable[Result]:
         asks = [turn.asks[key] for key in job.keys]
         if batch is None:
             gone = Again(why=self._lines.unavailable(f"batch {job.batch} no longer exists"))
@@ -307,37 +224,3 @@ class Run:
         if isinstance(error, RateLimitedError):
             return self._lines.unavailable(str(error).rstrip("."))
         return error
-
-    # --- leaving ------------------------------------------------------------------------------
-
-    async def _leave(self) -> None:
-        """Cancel what is under way, and say so."""
-        if self._options.on_cancel == "keep":
-            for job in self._jobs.values():
-                _log.warning("%s: batch %s goes on without us.", self._name, job.batch)
-            return
-        try:
-            async with asyncio.timeout(_CANCEL_S):
-                for job in self._jobs.values():
-                    await self._cancel(job)
-        except TimeoutError:
-            left = ", ".join(job.batch or job.tag for job in self._jobs.values())
-            _log.warning("%s: the server did not say in time that it cancels %s.", self._name, left)
-
-    async def _cancel(self, job: _Job) -> None:
-        try:
-            batch = job.batch or await self._calls.find_batch(job.tag, job.since)
-            if batch is None:
-                return
-            said = await self._calls.cancel(batch)
-        except BackendError as error:
-            _log.warning("%s: batch %s was not cancelled: %s", self._name, job.batch, error)
-            return
-        done = said.request_counts.completed if said.request_counts else 0
-        _log.warning(
-            "%s: batch %s is cancelled, with %d of its requests answered. These are paid for, and "
-            "are read when the run is started again.",
-            self._name,
-            batch,
-            done,
-        )

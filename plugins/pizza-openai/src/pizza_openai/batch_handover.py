@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests handed over as batches, found again in batches of earlier runs, and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pizza.errors import BackendError, BadRequestError
+from pizza_openai.batch_calls import Calls
+from pizza_openai.batch_clock import Clock
+from pizza_openai.batch_jobs import Job, Jobs
+from pizza_openai.batch_journal import Entry, Journal
+from pizza_openai.batch_lines import Ask, Lines, portions
+from pizza_openai.batch_options import BatchOptions
+
+_CANCEL_S = 5.0
+"""How long a cancelled caller is kept waiting: less than a closing scheduler waits."""
+
+_log = logging.getLogger("pizza.openai")
+
+
+class HandOver:
+    """What one backend hands over, and takes back.
+
+    Args:
+        name: The backend's name.
+        calls: The calls of the two APIs.
+        journal: Remembers what was handed over.
+        lines: Writes lines.
+        options: How it is done.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        calls: Calls,
+        journal: Journal,
+        lines: Lines,
+        options: BatchOptions,
+        clock: Clock,
+    ) -> None:
+        self._name = name
+        self._calls = calls
+        self._journal = journal
+        self._lines = lines
+        self._options = options
+        self._clock = clock
+        self._waiting: Counter[str] = Counter()
+        self._said = False
+
+    def jobs(self) -> Jobs:
+        """For the batches of one call."""
+        return Jobs(self._waiting)
+
+    async def give(
+        self, jobs: Jobs, asks: Mapping[str, Ask], most: int
+    ) -> list[tuple[Ask, BackendError]]:
+        """See to it that a batch holds each request.
+
+        Args:
+            jobs: Takes the batches that hold them.
+            asks: The requests by their keys.
+            most: Most requests of a new batch.
+
+        Returns:
+            Requests that could not be handed over, and why. The others are in batches, and are
+            waited for: they are paid for.
+
+        Cost: one request for each that no batch holds, at the price of batches.
+        """
+        failed: list[tuple[Ask, BackendError]] = []
+        refused: BackendError | None = None
+        async with self._journal.alone():
+            missing = set(asks)
+            for entry in await self._journal.find(asks):
+                if (job := await self._found(jobs, entry, asks)) is not None:
+                    missing -= job.keys
+            written = [(ask, self._lines.line(ask)) for key, ask in asks.items() if key in missing]
+            for group in portions(written, max_requests=most, max_bytes=self._options.max_bytes):
+                error = self._too_large(group) or refused
+                if error is None:
+                    try:
+                        await self._begin(jobs, group)
+                    except BackendError as reason:
+                        error = reason
+                        # A server that is not there, or refuses the key, is not tried once more.
+                        refused = None if isinstance(reason, BadRequestError) else reason
+                if error is not None:
+                    failed += [(ask, error) for ask, _ in group]
+        return failed
+
+    async def take_back(self, jobs: Jobs) -> None:
+        """Cancel batches that are under way, and say so; or leave them, where that is wished."""
+        ours = [job for job in jobs if jobs.only_ours(job)]
+        for job in jobs:
+            jobs.remove(job)
+        if self._options.on_cancel == "keep":
+            for job in ours:
+                _log.warning("%s: batch %s goes on without us.", self._name, job.batch or job.tag)
+            return
+        try:
+            async with asyncio.timeout(_CANCEL_S):
+                while ours:
+                    await self._cancel(ours[0])
+                    del ours[0]
+        except TimeoutError:
+            left = ", ".join(job.batch or job.tag for job in ours)
+            _log.warning("%s: the server did not say in time that it cancels %s.", self._name, left)
+
+    # --- handing over -------------------------------------------------------------------------
+
+    async def _found(self, jobs: Jobs, entry: Entry, asks: Mapping[str, Ask]) -> Job | None:
+        """A batch of the journal, brought to where it is known to exist; or forgotten."""
+        job = Job(
+            tag=entry.tag, since=entry.created, keys=set(asks) & entry.keys, batch=entry.batch
+        )
+        if job.batch is None:
+            # The program ended between planning and writing down the batch's id.
+            job.batch = await self._calls.find_batch(entry.tag, entry.created)
+            if job.batch is None and entry.keys <= set(asks):
+                job.batch = await self._from_file(jobs, job, entry)
+            if job.batch is None:
+                await self._journal.forget(entry.tag)
+                return None
+            await self._journal.created(entry.tag, job.batch)
+        jobs.add(job)
+        _log.info("%s: %s in batch %s.", self._name, _are(len(job.keys)), job.batch)
+        return job
+
+    async def _from_file(self, jobs: Jobs, job: Job, entry: Entry) -> str | None:
+        """A new batch of the file that was uploaded, if it is there."""
+        file = entry.file or await self._calls.find_file(entry.tag, entry.created)
+        if file is None:
+            return None
+        jobs.add(job)  # whoever is cancelled from here on may have to cancel the batch
+        try:
+            return await self._create(entry.tag, file, entry.created)
+        except BackendError as error:
+            jobs.remove(job)
+            if isinstance(error, BadRequestError):  # e.g. it has expired: it is uploaded anew
+                return None
+            raise
+
+    def _too_large(self, group: Sequence[tuple[Ask, bytes]]) -> BackendError | None:
+        size = sum(len(line) for _, line in group)
+        if size <= self._options.max_bytes:
+            return None
+        # Then it is a single line.
+        return BadRequestError(
+            f"{self._name}: a request of {size:,} bytes is larger than a batch may be "
+            f"({self._options.max_bytes:,} bytes): shorten the prompt.",
+            backend=self._name,
+        )
+
+    async def _begin(self, jobs: Jobs, group: Sequence[tuple[Ask, bytes]]) -> None:
+        """Make a batch.
+
+        Raises:
+            BackendError: There is none, or nobody knows; the next attempt looks for its tag.
+        """
+        tag = uuid.uuid4().hex
+        job = Job(tag=tag, since=self._clock.time(), keys={ask.key for ask, _ in group})
+        await self._journal.plan(tag, [ask.key for ask, _ in group])
+        jobs.add(job)
+        try:
+            file = await self._calls.upload(tag, b"".join(line for _, line in group))
+            await self._journal.uploaded(tag, file)
+            job.batch = await self._create(tag, file, job.since)
+            await self._journal.created(tag, job.batch)
+        except Exception:
+            jobs.remove(job)
+            raise
+        self._say(job)
+
+    async def _create(self, tag: str, file: str, since: float) -> str:
+        return await self._calls.create(tag, file, self._lines.path, since)
+
+    def _say(self, job: Job) -> None:
+        if self._said:
+            _log.warning("%s: %s in batch %s.", self._name, _are(len(job.keys)), job.batch)
+            return
+        self._said = True
+        _log.warning(
+            "%s: %s in batch %s. Answers may take up to 24 hours. %s",
+            self._name,
+            _are(len(job.keys)),
+            job.batch,
+            "A run that ends before goes on when it is started again."
+            if self._options.journal is not None
+            else "They are lost if this program ends before (no journal is kept).",
+        )
+
+    # --- taking back --------------------------------------------------------------------------
+
+    async def _cancel(self, job: Job) -> None:
+        batch = job.batch
+        try:
+            batch = batch or await self._calls.find_batch(job.tag, job.since)
+            if batch is None:
+                return
+            said = await self._calls.cancel(batch)
+        except BackendError as error:
+            _log.warning("%s: batch %s was not cancelled: %s", self._name, batch or job.tag, error)
+            return
+        done = said.request_counts.completed if said.request_counts else 0
+        _log.warning(
+            "%s: batch %s is cancelled, with %d of its requests answered. %s",
+            self._name,
+            batch,
+            done,
+            "These are paid for, and are read when the run is started again."
+            if self._options.journal is not None
+            else "These are paid for, and lost: no journal is kept.",
+        )
+
+
+def _are(n: int) -> str:
+    return "1 request is" if n == 1 else f"{n:,} requests are"
