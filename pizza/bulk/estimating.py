@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,8 @@ class RowPlan:
         most: Most that it may send.
         prompt_tokens: Tokens of the prompts that would be sent.
         output_tokens: Longest outputs, tokens.
+        cost: US dollars at most, or ``None``: the price is not known.
+        minutes: How long that takes at the limits, or ``None`` when none were given.
     """
 
     requests: int
@@ -57,6 +58,8 @@ class RowPlan:
     most: int | None
     prompt_tokens: int
     output_tokens: int
+    cost: float | None = None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +115,7 @@ async def estimate(
     directory: str | Path | None = None,
     sample: int | None = None,
     skip_bad_rows: bool = False,
+    on_row: Callable[[str, RowPlan], None] | None = None,
     **session: Any,
 ) -> tuple[Plan, ...]:
     """Rehearse a run: everything is done but sending.
@@ -130,6 +134,8 @@ async def estimate(
         directory: A run directory: its results are not computed again, its answers not paid for.
         sample: Rows to rehearse, evenly spread; by default all.
         skip_bad_rows: As for `run`.
+        on_row: Called with the method and the plan of every row that was rehearsed, in the order
+            in which they are ready: plans of all rows together are kept nowhere.
         **session: Options of `Session`.
 
     Returns:
@@ -153,13 +159,14 @@ async def estimate(
         session["budget"] = Budget(max_cost=budget.max_cost)
     path = session.pop("cache", None) or (folder and folder / "responses.sqlite")
     wanted = dict(options or {})
-    found: list[Plan] = []
     plugins: dict[str, Any] = {k: session[k] for k in ("plugins", "discover") if k in session}
-    asked = _Asked(source, census, done, sample, plugins)
+    tell = on_row or (lambda method, plan: None)
+    asked = _Asked(source, census, done, sample, plugins, limits, tell)
     async with Session(model, **session) as real:
-        for method in methods or (wanted.get("method"),):
-            plan = await _rehearsed(real, asked, {**wanted, "method": method}, path)
-            found.append(_timed(plan, limits))
+        found = [
+            await _rehearsed(real, asked, {**wanted, "method": method}, path)
+            for method in methods or (wanted.get("method"),)
+        ]
     return tuple(found)
 
 
@@ -172,6 +179,8 @@ class _Asked:
     done: NDArray[np.uint64]
     sample: int | None
     plugins: Mapping[str, Any]
+    limits: Limits
+    tell: Callable[[str, RowPlan], None]
 
     @property
     def open(self) -> int:
@@ -222,7 +231,8 @@ async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path
                 if outcome.attribution is None:
                     unusable, why = unusable + 1, why or f"{outcome.id}: {outcome.error}"
                     continue
-                plan = _of_row(outcome, part, cap)
+                plan = _of_row(outcome, part, cap, asked.limits, real.backend.price)
+                asked.tell(part.label, plan)
                 figures = (plan.requests, plan.cached, plan.fewest, plan.prompt_tokens)
                 for place, value in enumerate((*figures, plan.output_tokens)):
                     totals[place] += value
@@ -244,14 +254,17 @@ async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         price=real.backend.price,
-        minutes=None,
+        minutes=_minutes(requests, prompt_tokens + output_tokens, asked.limits),
         largest=tuple(sorted(rows, reverse=True)),
     )
 
 
-def _of_row(outcome: Outcome, part: Part, cap: int | None) -> RowPlan:
+def _of_row(
+    outcome: Outcome, part: Part, cap: int | None, limits: Limits, price: Price | None
+) -> RowPlan:
     made = outcome.attribution
     assert made is not None  # noqa: S101 - the caller looked
+    used = made.usage
     asked = made.calls + made.cache_hits
     about = sum(len(a) for evidence in made.evaluations.evidence for a in evidence.answers)
     references = asked - about
@@ -268,19 +281,20 @@ def _of_row(outcome: Outcome, part: Part, cap: int | None) -> RowPlan:
         fewest=min(least * per + references, limit),
         # What nobody would pay for is no figure to show.
         most=limit if limit < 10**9 else None,
-        prompt_tokens=made.usage.prompt_tokens,
-        output_tokens=made.usage.completion_tokens,
+        prompt_tokens=used.prompt_tokens,
+        output_tokens=used.completion_tokens,
+        cost=None if price is None else price.cost(used.prompt_tokens, used.completion_tokens),
+        minutes=_minutes(made.calls, used.total_tokens, limits),
     )
 
 
-def _timed(plan: Plan, limits: Limits) -> Plan:
+def _minutes(requests: int, tokens: int, limits: Limits) -> float | None:
     found = []
     if limits.requests_per_minute is not None:
-        found.append(plan.requests / limits.requests_per_minute)
+        found.append(requests / limits.requests_per_minute)
     if limits.tokens_per_minute is not None:
-        tokens = plan.prompt_tokens + plan.output_tokens
         found.append(tokens / limits.tokens_per_minute)
-    return dataclasses.replace(plan, minutes=max(found, default=None))
+    return max(found, default=None)
 
 
 def _cache(path: Any) -> Any:

@@ -140,8 +140,8 @@ def _named(options: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def check_output(output: Path | None) -> None:
-    """Find out whether a result can be written to the file of ``--output``.
+def check_output(output: Path | None, option: str = "--output") -> None:
+    """Find out whether a result can be written to the file that an option names.
 
     Raises:
         ConfigError: It cannot.
@@ -151,6 +151,6 @@ def check_output(output: Path | None) -> None:
     folder = output.parent
     if output.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(
-            f"cannot write --output {output}: it must be a file in a folder that exists "
+            f"cannot write {option} {output}: it must be a file in a folder that exists "
             "and can be written to."
         )

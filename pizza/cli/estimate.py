@@ -77,6 +77,15 @@ def estimate(
     rpm: Rpm = None,
     tpm: Tpm = None,
     cache: Answers = None,
+    per_prompt: Annotated[
+        Path | None,
+        typer.Option(
+            "--per-prompt",
+            metavar="FILE",
+            help="Write what every prompt would take, as JSON lines.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -128,4 +137,4 @@ def estimate(
         quiet=quiet,
         debug=debug,
     )
-    raise typer.Exit(execute(order))
+    raise typer.Exit(execute(order, per_prompt))

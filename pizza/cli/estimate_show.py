@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pizza.cli.connection import check_output
 from pizza.cli.consoles import err, orderly, out, show, write_json
 from pizza.cli.failures import INTERRUPTED, OK, report
 from pizza.cli.run_order import RunOrder
@@ -19,17 +23,24 @@ from pizza.render.text import harmless, plural
 
 if TYPE_CHECKING:
     from pizza.bulk import Plan
+    from pizza.bulk.estimating import RowPlan
 
 
-def execute(order: RunOrder) -> int:
-    """Estimate; return the exit code."""
+def execute(order: RunOrder, per_prompt: Path | None = None) -> int:
+    """Estimate; return the exit code.
+
+    Args:
+        order: What for.
+        per_prompt: Where a line per prompt and method goes, or ``None``.
+    """
     console = err()
     variables = (order.api_key_env,) if order.api_key_env else ()
     try:
-        with orderly():
+        with orderly(), _lines(per_prompt) as on_row:
             from pizza import bulk
 
-            plans = asyncio.run(bulk.estimate(order.rows, **order.estimate_options()))
+            options = order.estimate_options()
+            plans = asyncio.run(bulk.estimate(order.rows, on_row=on_row, **options))
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # the last place where it can be turned into an exit code
@@ -39,6 +50,22 @@ def execute(order: RunOrder) -> int:
     else:
         _show(out(), plans)
     return OK
+
+
+@contextlib.contextmanager
+def _lines(path: Path | None) -> Iterator[Callable[[str, RowPlan], None] | None]:
+    """Something that writes a line per prompt and method, if there is somewhere to."""
+    if path is None:
+        yield None
+        return
+    check_output(path, "--per-prompt")
+    with path.open("w", encoding="utf-8") as file:
+
+        def write(method: str, plan: RowPlan) -> None:
+            line = {"method": method, **dataclasses.asdict(plan)}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+        yield write
 
 
 def plan_dict(plan: Plan) -> dict[str, Any]:
@@ -53,12 +80,11 @@ def _show(console: Console, plans: Sequence[Plan]) -> None:
         title += f", scaled up from {first.rehearsed:,}"
     console.print(Text(title))
     table = Table(box=None, pad_edge=False)
-    for name in ("method", "requests", "range", "cached", "tokens in", "tokens out"):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    table.add_column("dollars", justify="right")
-    table.add_column("minutes", justify="right")
+    table.add_column("method", no_wrap=True)
+    for name in ("requests", "range", "cached", "tokens in", "tokens out", "dollars", "minutes"):
+        table.add_column(name, justify="right")
     for plan in plans:
-        most = "any" if plan.most is None else f"{plan.most:,}"
+        most = "any" if plan.most is None else _short(plan.most)
         table.add_row(
             harmless(plan.method),
             f"{plan.requests:,}",
@@ -72,6 +98,14 @@ def _show(console: Console, plans: Sequence[Plan]) -> None:
     show(console, table)
     for line in _said(plans):
         console.print(Text(harmless(line)), soft_wrap=True)
+
+
+def _short(number: int) -> str:
+    """A number in few characters; what is this large is not known to the last digit."""
+    for scale, name in ((10**9, "G"), (10**6, "M")):
+        if number >= scale:
+            return f"{number / scale:.1f}{name}"
+    return f"{number:,}"
 
 
 def _said(plans: Sequence[Plan]) -> list[str]:

@@ -92,3 +92,20 @@ async def test_rows_that_would_fail_and_the_dearest_are_named(writing):
     assert plan.largest[0].id == "long"
     assert plan.unusable[0] == 1
     assert plan.unusable[1].startswith("none: ")
+
+
+async def test_every_row_has_a_plan_of_its_own(writing, prompts):
+    found = []
+    (plan,) = await bulk.estimate(
+        prompts(5),
+        limits=pizza.Limits(requests_per_minute=10),
+        on_row=lambda method, row: found.append((method, row)),
+        **{**writing, "backend_options": {"price": "2/4"}},
+    )
+    assert {method for method, _ in found} == {plan.method}
+    rows = [row for _, row in found]
+    assert len({row.id for row in rows}) == 5
+    for name in ("requests", "cached", "fewest", "prompt_tokens", "output_tokens"):
+        assert sum(getattr(row, name) for row in rows) == getattr(plan, name)
+    assert sum(row.cost for row in rows) == pytest.approx(plan.cost)
+    assert sum(row.minutes for row in rows) == pytest.approx(plan.minutes)

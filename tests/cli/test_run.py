@@ -77,6 +77,21 @@ def test_an_estimate_and_a_dry_run_say_the_same_and_send_nothing(pizza_command, 
     assert "Most requests, leave-one-out: r" in flat(shown.out)
 
 
+def test_what_every_prompt_would_take_is_written_to_a_file(pizza_command, rows, tmp_path):
+    lines = tmp_path / "each.jsonl"
+    methods = ("--method", "leave-one-out", "--method", "kernel-shap")
+    done = pizza_command("estimate", rows, *methods, "--json", "--per-prompt", lines)
+    assert done.code == 0, done.err
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["method"] for line in found].count("kernel-shap") == 3
+    for plan in done.json["plans"]:
+        of_it = [line["requests"] for line in found if line["method"] == plan["method"]]
+        assert sum(of_it) == plan["requests"]
+    nowhere = pizza_command("estimate", rows, "--per-prompt", tmp_path / "no" / "each.jsonl")
+    assert nowhere.code == 2
+    assert "--per-prompt" in nowhere.err
+
+
 def test_results_are_merged_and_exported(pizza_command, rows, tmp_path):
     other = tmp_path / "other.jsonl"
     other.write_text(rows.read_text().replace('"r', '"s'))
