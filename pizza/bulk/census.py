@@ -66,7 +66,7 @@ def take_census(source: Source, *, skip_faults: bool = False) -> Census:
     if faults and not skip_faults:
         raise _faulty(source, faults)
     if not hashes:
-        raise ConfigError(f"{source.name} holds no rows: there is nothing to explain.")
+        raise ConfigError(source.empty)
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice):

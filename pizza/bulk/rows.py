@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ PROMPT_COLUMNS = ("prompt", "messages", "text", "question", "input")
 """Where the prompt is looked for when nobody says where it is; the first that is there."""
 
 _MAX_ID = 1000
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +147,18 @@ def id_hash(name: str) -> int:
 def to_json(value: Any) -> bytes:
     """JSON of whatever a column may hold: dates and bytes become texts, NaN becomes null."""
     try:
-        return msgspec.json.encode(value, enc_hook=str)
+        return msgspec.json.encode(value, enc_hook=_plain)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-        return json.dumps(value, default=str).encode()
+        return json.dumps(value, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Of something that JSON has no form for: what is the same in every process."""
+    if hasattr(value, "tolist"):  # an array or a number of numpy, whose texts leave values out
+        return value.tolist()
+    text = str(value)
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}" if _ADDRESS.search(text) else text
 
 
 def _prompt(value: Any, column: str) -> PromptLike:
@@ -178,8 +189,8 @@ def _id(value: Any, column: str) -> str:
     text = str(value) if usable else ""
     if not text.strip() or len(text) > _MAX_ID or not text.isprintable():
         raise ConfigError(
-            f"the id in column {column!r} is {_shown(value)}; it is a number or a printable text "
-            f"of at most {_MAX_ID} characters."
+            f"the id in column {column!r} is {_shown(value)}; it is a whole number or a printable "
+            f"text of at most {_MAX_ID} characters."
         )
     return text
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,12 @@ MAX_LINE_BYTES = 64 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
+_PACKED = {
+    b"\x1f\x8b": "gunzip",
+    b"(\xb5/\xfd": "unzstd",
+    b"BZh": "bunzip2",
+    b"PK\x03\x04": "unzip",
+}
 
 
 class Source(ABC):
@@ -36,6 +41,11 @@ class Source(ABC):
     @abstractmethod
     def name(self) -> str:
         """What it is called in messages and in the manifest."""
+
+    @property
+    def empty(self) -> str:
+        """What to say when there is nothing in it."""
+        return f"{self.name} holds no rows: there is nothing to explain."
 
     @abstractmethod
     def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
@@ -77,7 +87,8 @@ class JsonLines(Source):
                 for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
                     where = f"{self.path}:{number}"
                     if number == 1:
-                        line = _without_mark(line, self.path)
+                        check_start(line, self.path)
+                        line = line.removeprefix(_BOM)
                     if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                         raise ConfigError(
                             f"{where}: the line is longer than {MAX_LINE_BYTES >> 20} MB. A JSONL "
@@ -86,46 +97,7 @@ class JsonLines(Source):
                     if line.strip():
                         yield where, _object(line)
         except OSError as error:
-            raise _unreadable(self.path, error) from error
-
-
-class Csv(Source):
-    """A CSV file with a header, UTF-8; fields are separated by tabs in files named ``.tsv``."""
-
-    def __init__(self, path: str | Path, columns: Columns | None = None) -> None:
-        super().__init__(columns)
-        self.path = Path(path)
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.path.name
-
-    def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        """See `Source.records`."""
-        csv.field_size_limit(MAX_LINE_BYTES)
-        tabs = self.path.suffix.lower() == ".tsv"
-        where = f"{self.path}:1"
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file, delimiter="\t" if tabs else ",", strict=True)
-                header = next(reader, [])
-                _check_header(header, where)
-                where = f"{self.path}:{reader.line_num + 1}"
-                for fields in reader:
-                    if not fields:
-                        continue
-                    if len(fields) == len(header):
-                        yield where, dict(zip(header, fields, strict=True))
-                    else:
-                        yield where, _wrong_number(fields, header)
-                    where = f"{self.path}:{reader.line_num + 1}"
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{where}: {_not_utf8(self.path)}") from error
-        except csv.Error as error:
-            raise ConfigError(f"{where}: this is not CSV: {error}.") from error
+            raise unreadable(self.path, error) from error
 
 
 class TextFiles(Source):
@@ -146,6 +118,11 @@ class TextFiles(Source):
         """See `Source.name`."""
         return self.path.name
 
+    @property
+    def empty(self) -> str:
+        """See `Source.empty`."""
+        return f"{self.name} holds no files like {self.pattern}: there is nothing to explain."
+
     def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         """See `Source.records`."""
         for path in sorted(p for p in self.path.glob(self.pattern) if p.is_file()):
@@ -156,7 +133,7 @@ class TextFiles(Source):
                     continue
                 text = path.read_bytes().decode("utf-8-sig")
             except UnicodeDecodeError:
-                yield str(path), _not_utf8(path)
+                yield str(path), not_utf8(path)
             except OSError as error:
                 yield str(path), f"cannot be read: {error.strerror or error}."
             else:
@@ -218,36 +195,51 @@ def _object(line: bytes) -> Mapping[str, Any] | str:
                 "for example: iconv -f LATIN1 -t UTF-8 FILE"
             )
         except (ValueError, RecursionError) as error:
-            return f"this is not JSON: {error}. Expected an object per line."
+            return _not_json(line, error)
     if not isinstance(value, dict):
         return f'expected an object like {{"id": ..., "prompt": ...}}, not {type(value).__name__}.'
     return value
 
 
-def _without_mark(line: bytes, path: Path) -> bytes:
-    if line.startswith(_WIDE):
-        raise ConfigError(f"{path}:1: {_not_utf8(path)}")
-    return line.removeprefix(_BOM)
+def _not_json(line: bytes, error: Exception) -> str:
+    why = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        why = f"{error.msg} at character {error.pos + 1}"
+    elif isinstance(error, RecursionError):
+        why = "values are nested too deeply"
+    if b"\0" in line:
+        more = "It holds zero bytes, as UTF-16 does: iconv -f UTF-16LE -t UTF-8 FILE"
+    elif line.strip() in (b"[", b"{"):
+        more = "A document over several lines becomes one with: jq -c '.[]' FILE (an object: jq -c)"
+    else:
+        more = "Expected an object per line."
+    return f"this is not JSON: {why}. {more}"
 
 
-def _check_header(header: list[str], where: str) -> None:
-    if header and (len(set(header)) != len(header) or not all(name.strip() for name in header)):
+def check_start(data: bytes, path: Path) -> None:
+    """Refuse what cannot be a text in UTF-8, by its first bytes.
+
+    Raises:
+        ConfigError: It is UTF-16, or compressed.
+    """
+    if data.startswith(_WIDE):
         raise ConfigError(
-            f"{where}: the first line names the columns, and {header!r} has a name twice or an "
-            "empty one."
+            f"{path}:1: this is UTF-16. Convert it first, for example: iconv -f UTF-16 -t UTF-8 "
+            f"{path.name}"
         )
+    for mark, program in _PACKED.items():
+        if data.startswith(mark):
+            raise ConfigError(f"{path}:1: this file is compressed. First: {program} {path.name}")
 
 
-def _wrong_number(fields: list[str], header: list[str]) -> str:
+def not_utf8(path: Path) -> str:
+    """What to say of a text that is in another encoding."""
     return (
-        f"there are {len(fields)} fields, and the header has {len(header)}. Commas and line ends "
-        "inside of a field need quotes."
+        "this is not UTF-8 text. Convert the file first, for example: iconv -f LATIN1 -t UTF-8 "
+        f"{path.name}"
     )
 
 
-def _not_utf8(path: Path) -> str:
-    return f"this is not UTF-8 text. Convert it first, for example: iconv -t UTF-8 {path.name}"
-
-
-def _unreadable(path: Path, error: OSError) -> ConfigError:
+def unreadable(path: Path, error: OSError) -> ConfigError:
+    """What to say of a file that cannot be read."""
     return ConfigError(f"cannot read {path}: {error.strerror or error}.")

@@ -7,11 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pizza.bulk.delimited import Csv
 from pizza.bulk.rows import Columns
-from pizza.bulk.sources import Csv, JsonLines, Records, Source, TextFiles
+from pizza.bulk.sources import JsonLines, Records, Source, TextFiles
 from pizza.errors import ConfigError
 
 _BATCH = 256
+_UNPACK = " It is compressed: unpack it first."
+_HINTS = {
+    ".json": " A list of objects becomes a file of lines with: jq -c '.[]' {name} > rows.jsonl",
+    ".txt": " Put texts into a directory: each file is a prompt.",
+    **dict.fromkeys((".gz", ".zst", ".bz2", ".xz", ".zip"), _UNPACK),
+}
+"""What to do with files that people have, by how their names end."""
 
 
 class Parquet(Source):
@@ -37,8 +45,9 @@ class Parquet(Source):
                         number += 1
                         yield f"{self.path}: row {number}", record
         except (OSError, pa.ArrowException) as error:
+            after = f" after row {number}" if number else ""
             raise ConfigError(
-                f"{self.path}: after row {number} this cannot be read as Parquet: {error}."
+                f"{self.path}: this cannot be read as Parquet{after}: {str(error).rstrip('.')}."
             ) from error
 
 
@@ -83,9 +92,15 @@ def source_of(
     }
     kind = kinds.get(path.suffix.lower())
     if kind is None:
+        hint = _HINTS.get(path.suffix.lower(), "")
         raise ConfigError(
             f"{path} is of no kind that is understood: {', '.join(kinds)}, a directory of .txt "
-            "files, or hf:NAME for a dataset."
+            f"files, or hf:NAME for a dataset.{hint.format(name=path.name)}"
+        )
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} is no regular file: a run reads its input twice, to check it and to explain "
+            "it. Write it to a file first."
         )
     made: Source = kind(path, columns)
     return made
