@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from pizza._observe import content_asked, fields, heard, said, short, whose
 from pizza._observe_spans import Span, span
 
 if TYPE_CHECKING:
+    from pizza.abc import Backend
     from pizza.completion import Reply, Request
 
 _log = logging.getLogger("pizza.scheduler")
@@ -40,9 +41,6 @@ class Trail:
     def failed(self, error: BaseException) -> None:
         """It is given up."""
 
-    def known(self, how: str) -> None:
-        """Its answer cost nothing: it came from the ``"cache"``, or was ``"shared"``."""
-
     def stored(self) -> None:
         """Its answer is in the cache."""
 
@@ -50,19 +48,36 @@ class Trail:
 NOBODY = Trail()
 
 
-def trail(key: str, request: Request, backend: str, now: Callable[[], float]) -> Trail:
+def trail(key: str, request: Request, backend: Backend, now: Callable[[], float]) -> Trail:
     """What tells of a request; `NOBODY` where nobody listens.
 
     Args:
         key: What its answer is cached under.
         request: The request.
-        backend: The backend's name.
+        backend: Who is asked.
         now: The clock, seconds.
     """
     logged, traced = heard(_log)
     if not (logged or traced):
         return NOBODY
-    return _Heard(short(key), request, backend, now)
+    return _Heard(short(key), request, backend.name, now)
+
+
+def told_known(keys: Iterable[str], *, shared: bool = False) -> None:
+    """Tell of requests whose answers cost nothing.
+
+    Args:
+        keys: What the answers are cached under.
+        shared: They came with identical requests under way, and not from the cache.
+    """
+    if not heard(_log)[0]:
+        return
+    event, text = "cached", "answered from the cache"
+    if shared:
+        event, text = "shared", "answered together with an identical one"
+    for key in keys:
+        extra = fields(event=event, request=short(key))
+        _log.debug("request %s %s%s", short(key), text, whose(), extra=extra)
 
 
 class _Heard(Trail):
@@ -109,10 +124,6 @@ class _Heard(Trail):
 
     def failed(self, error: BaseException) -> None:
         self._tell("failed", f"given up: {said(error)}", error=type(error).__name__)
-
-    def known(self, how: str) -> None:
-        text = "answered from the cache" if how == "cache" else "shares an answer under way"
-        self._tell(how, text)
 
     def stored(self) -> None:
         self._tell("stored", "stored")

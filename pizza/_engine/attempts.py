@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pizza._engine.faults import contained
+from pizza._observe_requests import NOBODY, Trail, trail
 from pizza.completion import Usage
 from pizza.errors import (
     AuthError,
@@ -51,6 +52,7 @@ class _Course:
     ticket: int
     worst: Spent
     attempts: int = 0
+    refusals: int = 0
     first_at: float | None = None
 
 
@@ -87,8 +89,18 @@ class Sender:
         self._idle = asyncio.Event()
         self.counters = Counters()
 
-    async def send(self, request: Request) -> tuple[Reply, int, float | None]:
+    def trail(self, key: str, request: Request) -> Trail:
+        """What tells of a request to whoever listens; its answer is cached under ``key``."""
+        return trail(key, request, self._backend, self._clock.now)
+
+    async def send(
+        self, request: Request, trail: Trail = NOBODY
+    ) -> tuple[Reply, int, float | None]:
         """The reply, the number of attempts, and its cost in dollars if the price is known.
+
+        Args:
+            request: The request.
+            trail: Tells of it.
 
         Raises:
             PizzaError: No answer, and why.
@@ -103,11 +115,13 @@ class Sender:
                 raise self._exhausted(course, None)
             course.attempts += 1
             try:
-                reply = await self._attempt(request, leave)
+                number = course.attempts + course.refusals
+                reply = await trail.attempt(number, self._attempt(request, leave))
             except RateLimitedError as error:
                 # The whole limiter waits for it, and the request keeps its place: that is not
                 # an attempt that failed.
                 course.attempts -= 1
+                course.refusals += 1
                 if self._elapsed(course) > self._backoff.policy.deadline_s:
                     raise self._exhausted(course, error) from error
             except TransientError as error:
@@ -115,6 +129,7 @@ class Sender:
                 if not self._backoff.may_try(course.attempts, self._elapsed(course), wait):
                     raise self._exhausted(course, error) from error
                 self.counters.retries += 1
+                trail.waits(number, wait)
                 await self._clock.sleep(wait)
             else:
                 return reply, course.attempts, self._settle(reply, leave)
