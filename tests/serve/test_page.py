@@ -95,6 +95,11 @@ async def test_words_are_coloured_before_the_end_and_right_at_the_end(tmp_path):
             )
             shown = await page.text_content("#top tr:first-child td:last-child")
             assert float(shown) == pytest.approx(strongest[1], abs=0.006)
+            assert f"Full colour is {strongest[1]:.2f}" in await page.text_content("#scale")
+            assert f"of {direct.metric}" in await page.text_content("#scale")
+            # Words that stand twice are told apart.
+            rows = await page.locator("#top td:first-child").all_text_contents()
+            assert {"Bob (1 of 2)", "Bob (2 of 2)"} <= set(rows)
             blue = await page.locator("#words .unit.for").first.evaluate(
                 "word => getComputedStyle(word).backgroundColor"
             )
@@ -151,7 +156,11 @@ async def test_stop_ends_the_work_on_the_server():
                 health = await app.idle(client, model)
             assert health["active"] == health["statistics"]["in_flight"] == 0
             assert model.stats["in_flight"] == 0
-            assert await page.text_content("#status") == "stopped"
+            assert (await page.text_content("#status")).startswith("stopped: ")
+            assert await page.get_attribute("body", "data-state") == "stopped"
+            # What was measured until then stays, and says that it is not all.
+            assert await words(page, ".unknown")
+            assert "so far" in await page.text_content("#scale")
             assert await page.is_disabled("#stop")
             assert complaints == []
         assert sum(model.stats["requests"].values()) < 4 * 17
@@ -185,10 +194,20 @@ async def test_errors_are_said_aloud():
             await page.fill("#prompt", "too long " * 10)
             await page.click("#ask")
             await alert.filter(has_text="80").wait_for()
+            # A legend of nothing would only be in the way.
+            assert await page.is_hidden("#results")
             await page.fill("#prompt", "Ana has 3 apples")
             await page.click("#ask")
             await alert.filter(has_text="500").wait_for()
             assert await page.get_attribute("body", "data-state") == "failed"
+
+
+async def test_an_answer_of_something_in_between_is_said_as_such():
+    with served() as app:
+        async with opened(app) as (page, _):
+            await page.route("**/attribute", lambda route: route.fulfill(status=502, body="<html>"))
+            await page.click("#ask")
+            await page.get_by_role("alert").filter(has_text="The server answered 502").wait_for()
 
 
 async def test_dark_text_on_every_colour_for_every_eye():

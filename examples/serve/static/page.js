@@ -51,7 +51,7 @@ async function ask() {
       signal: mine.signal,
     });
     if (!answer.ok) {
-      show.error((await answer.json()).error);
+      show.error(await refusal(answer));
       return;
     }
     for await (const [name, data] of events(answer.body)) {
@@ -62,12 +62,21 @@ async function ask() {
     if (!ended) show.error({ message: "The stream ended before the result. Ask again." });
   } catch (error) {
     if (mine.signal.aborted) {
-      if (running === mine) $("status").textContent = "stopped";
+      if (running === mine) show.stopped();
     } else {
       show.error({ message: `The server cannot be reached: ${error.message}` });
     }
   } finally {
     if (running === mine) busy(false);
+  }
+}
+
+async function refusal(answer) {
+  try {
+    return (await answer.json()).error;
+  } catch {
+    // Not the application: something between it and this page.
+    return { message: `The server answered ${answer.status} ${answer.statusText}`.trim() + "." };
   }
 }
 
@@ -91,13 +100,14 @@ const show = {
     }
     pieces.push(points.slice(at).join(""));
     $("words").replaceChildren(...pieces);
+    $("results").hidden = false;
     scores = units.map(() => null);
   },
   output({ text }) {
     $("output").textContent = text;
   },
   scores(data) {
-    paint(data.scores);
+    paint(data.scores, "so far");
     if (!data.total) {
       $("status").textContent = "asking for the output";
       return;
@@ -107,12 +117,17 @@ const show = {
     $("status").textContent = `${data.done} of ${data.total} measured, ${calls(data)}`;
   },
   attribution(data) {
-    paint(data.scores);
+    paint(data.scores, `of ${data.metric}`);
     show.output(data.output);
     $("bar").value = $("bar").max;
     $("status").textContent = `done: ${data.method}, ${data.metric}, ${calls(data)}`;
-    $("error").textContent = data.warnings.join("\n");
+    $("warnings").textContent = data.warnings.join("\n");
     document.body.dataset.state = "done";
+  },
+  stopped() {
+    const done = $("status").textContent;
+    $("status").textContent = words.length ? `stopped: ${done}` : "stopped";
+    document.body.dataset.state = "stopped";
   },
   error({ message }) {
     $("error").textContent = message;
@@ -125,9 +140,15 @@ function calls({ calls, cache_hits }) {
   return `${calls} calls` + (cache_hits ? `, ${cache_hits} answers known` : "");
 }
 
-function paint(next) {
+function paint(next, which) {
   scores = next;
-  const largest = Math.max(LEAST, ...scores.map((score) => Math.abs(score ?? 0)));
+  const strongest = Math.max(0, ...scores.map((score) => Math.abs(score ?? 0)));
+  const largest = Math.max(LEAST, strongest);
+  $("scale").textContent = scores.every((score) => score === null)
+    ? ""
+    : `Full colour is ${largest.toFixed(2)}` +
+      (strongest < LEAST ? `; all scores ${which} are weaker. ` : `, the strongest score ${which}. `) +
+      `What is below ${100 * FAINT} % of that is not coloured.`;
   words.forEach((word, i) => {
     const share = (scores[i] ?? 0) / largest;
     const kind = share > 0 ? "for" : "against";
@@ -142,18 +163,23 @@ function paint(next) {
 function rank() {
   const order = scores
     .map((score, i) => [score, i])
-    .filter(([score]) => score !== null)
+    .filter(([score]) => score !== null && Number(score.toFixed(2)))
     .sort(([a], [b]) => Math.abs(b) - Math.abs(a))
     .slice(0, TOP);
   $("top").replaceChildren(
     ...order.map(([score, i]) => {
       const row = document.createElement("tr");
-      for (const text of [texts[i], signed(score)]) {
+      for (const text of [named(i), signed(score)]) {
         row.appendChild(document.createElement("td")).textContent = text;
       }
       return row;
     }),
   );
+}
+
+function named(i) {
+  const alike = texts.flatMap((text, at) => (text === texts[i] ? [at] : []));
+  return texts[i] + (alike.length > 1 ? ` (${alike.indexOf(i) + 1} of ${alike.length})` : "");
 }
 
 function signed(score) {
@@ -168,7 +194,7 @@ function said(i) {
 }
 
 function detail(i) {
-  $("detail").textContent = `${texts[i].trim()}  ${said(i)}`;
+  $("detail").textContent = `${named(i).trim()}  ${said(i)}`;
 }
 
 function clear() {
@@ -177,7 +203,10 @@ function clear() {
   scores = [];
   delete document.body.dataset.state;
   for (const id of ["words", "top"]) $(id).replaceChildren();
-  for (const id of ["output", "detail", "error", "status"]) $(id).textContent = "";
+  for (const id of ["output", "detail", "scale", "error", "warnings", "status"]) {
+    $(id).textContent = "";
+  }
+  $("results").hidden = true;
   $("bar").value = 0;
 }
 
