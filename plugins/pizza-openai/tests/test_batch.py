@@ -438,7 +438,7 @@ async def test_cancelling_the_caller_cancels_its_batch_and_says_so(caplog):
             await until(lambda: server.stats["batches"])
             assert server.stats["batches"] == {"cancelled": 1}
             assert server.stats["batch_lines"] == 0
-    assert "is cancelled, with 0 of its requests answered" in caplog.text
+    assert "is cancelled; none of its requests was answered" in caplog.text
 
 
 async def test_cancelling_one_caller_leaves_the_batch_of_the_others(ask):

@@ -210,13 +210,18 @@ class HandOver:
             return
         done = said.request_counts.completed if said.request_counts else 0
         _log.warning(
-            "%s: batch %s is cancelled, with %d of its requests answered. %s",
+            "%s: batch %s is cancelled; %s.",
             self._name,
             batch,
-            done,
-            "These are paid for, and are read when the run is started again."
-            if self._options.journal is not None
-            else "These are paid for, and lost: no journal is kept.",
+            "none of its requests was answered" if not done else self._what_remains(done),
+        )
+
+    def _what_remains(self, done: int) -> str:
+        if self._options.journal is None:
+            return f"{done:,} of its requests were answered and are paid for: no journal keeps them"
+        return (
+            f"{done:,} of its requests were answered and are paid for: they are read when the run "
+            "is started again"
         )
 
 
