@@ -4,23 +4,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from pizza_embedded.faults import uniform
 from pizza_embedded.server.batch_input import Line, check
+from pizza_embedded.server.batch_objects import Batch, read_create, result_row
 from pizza_embedded.server.batch_options import BatchOptions
-from pizza_embedded.server.errors import ApiError, internal, invalid
+from pizza_embedded.server.errors import ApiError, internal
 from pizza_embedded.server.files import Files, StoredFile, page
 from pizza_embedded.server.stats import Stats
 
-WINDOW_S = 24 * 3600
 _GROUP = 64  # lines that are run together
 _OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 _RAN_OUT = "This request could not be executed before the completion window expired."
@@ -28,47 +25,6 @@ _CANCELLED = "This request was not executed because its batch was cancelled."
 
 Answer = Callable[[str, bytes], Awaitable[bytes]]
 """Runs one body at one path, and returns the JSON of its answer or raises `ApiError`."""
-
-
-class Batch(msgspec.Struct, kw_only=True):
-    """The batch object of the API."""
-
-    endpoint: str
-    input_file_id: str
-    metadata: dict[str, str] | None
-    id: str = msgspec.field(default_factory=lambda: f"batch_{secrets.token_hex(12)}")
-    object: str = "batch"
-    completion_window: str = "24h"
-    status: str = "validating"
-    model: str | None = None
-    errors: dict[str, Any] | None = None
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    created_at: int = msgspec.field(default_factory=lambda: int(time.time()))
-    in_progress_at: int | None = None
-    expires_at: int | None = None
-    finalizing_at: int | None = None
-    completed_at: int | None = None
-    failed_at: int | None = None
-    expired_at: int | None = None
-    cancelling_at: int | None = None
-    cancelled_at: int | None = None
-    request_counts: dict[str, int] = msgspec.field(
-        default_factory=lambda: {"total": 0, "completed": 0, "failed": 0}
-    )
-
-    def __post_init__(self) -> None:
-        self.expires_at = self.created_at + WINDOW_S
-
-    def enter(self, status: str) -> None:
-        """Change to a status and note when."""
-        self.status = status
-        setattr(self, f"{status}_at", int(time.time()))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        made: dict[str, Any] = msgspec.to_builtins(self)
-        return made
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,23 +85,7 @@ class Batches:
         Raises:
             ApiError: The request is refused.
         """
-        try:
-            given = msgspec.json.decode(body, type=_Create)
-        except msgspec.MsgspecError as error:
-            raise invalid(f"We could not parse the JSON body of your request: {error}.") from error
-        if given.endpoint not in self._endpoints:
-            accepted = ", ".join(f"'{path}'" for path in self._endpoints)
-            raise invalid(
-                f"Invalid value: '{given.endpoint}'. Supported values are: {accepted}.",
-                "endpoint",
-                "invalid_value",
-            )
-        if given.completion_window != "24h":
-            raise invalid(
-                f"Invalid value: '{given.completion_window}'. Supported values are: '24h'.",
-                "completion_window",
-                "invalid_value",
-            )
+        given = read_create(body, self._endpoints)
         content = self._files.get(given.input_file_id).content
         batch = Batch(
             endpoint=given.endpoint, input_file_id=given.input_file_id, metadata=given.metadata
@@ -215,7 +155,7 @@ class Batches:
         rest = checked.lines[done:]
         code = "batch_cancelled" if run.cancelled.is_set() else "batch_expired"
         why = _CANCELLED if run.cancelled.is_set() else _RAN_OUT
-        run.failed += [_row(line, error={"code": code, "message": why}) for line in rest]
+        run.failed += [result_row(line, error={"code": code, "message": why}) for line in rest]
         batch.request_counts["failed"] += len(rest)
         self._write(run)
         ended = "cancelled" if run.cancelled.is_set() else "expired" if rest else "completed"
@@ -250,10 +190,10 @@ class Batches:
                 raise internal(500, {})
             content = await self._answered(line.url, body)
         except ApiError as error:
-            run.failed.append(_row(line, status=error.status, body=error.body))
+            run.failed.append(result_row(line, status=error.status, body=error.body))
             run.batch.request_counts["failed"] += 1
         else:
-            run.answered.append(_row(line, status=200, body=content))
+            run.answered.append(result_row(line, status=200, body=content))
             run.batch.request_counts["completed"] += 1
 
     async def _answered(self, path: str, body: bytes) -> bytes:
@@ -285,30 +225,3 @@ class Batches:
     def _end(self, run: _Run, status: str) -> None:
         run.batch.enter(status)
         self._stats.batches[status] += 1
-
-
-class _Create(msgspec.Struct):
-    input_file_id: str
-    endpoint: str
-    completion_window: str
-    metadata: dict[str, str] | None = None
-
-
-def _row(
-    line: Line, *, status: int = 0, body: bytes = b"", error: dict[str, str] | None = None
-) -> bytes:
-    response = None
-    if status:
-        response = {
-            "status_code": status,
-            "request_id": secrets.token_hex(16),
-            "body": msgspec.Raw(body),
-        }
-    return msgspec.json.encode(
-        {
-            "id": f"batch_req_{secrets.token_hex(12)}",
-            "custom_id": line.custom_id,
-            "response": response,
-            "error": error,
-        }
-    )
