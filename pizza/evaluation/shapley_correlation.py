@@ -9,7 +9,8 @@ from pizza.abc import Game
 from pizza.errors import ConfigError
 from pizza.evaluation.case import Case, Effort
 from pizza.evaluation.measure import Inquiry, Measure, plain, spearman
-from pizza.methods.shapley import LARGEST, Shapley
+from pizza.methods._designs.all_coalitions import LARGEST
+from pizza.methods.shapley import Shapley
 
 
 class ShapleyCorrelation(Measure):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods._designs.budget import check_samples, coalitions_to_spend, paired_calls
+from pizza.abc import Game, Scores
+from pizza.methods._designs.complement_pairs import ComplementPairs
 from pizza.methods._designs.enumeration import every
 from pizza.methods._designs.found_pairs import find_pairs
-from pizza.methods._designs.pairs import Pairs, draw_pairs, uniform_masses
+from pizza.methods._designs.pairs import Pairs
 from pizza.methods._fits.penalties import Floats
 from pizza.methods._fits.regression import columns_alike, fit, plain
 
@@ -32,7 +32,7 @@ _LARGEST = 16
 Pair = tuple[int, int]
 
 
-class FaithShap(Estimator):
+class FaithShap(ComplementPairs):
     """``min sum_S k(S) (v(S) - e_0 - sum_{i in S} e_i - sum_{ij in S} e_ij)^2``.
 
     k is Shapley's kernel. The faithful Shapley interaction index of order 2 (Tsai, Yeh & Ravikumar
@@ -60,22 +60,11 @@ class FaithShap(Estimator):
     Cost: ``samples`` calls (one less when even), all in one round.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
+    name = "faith-shap"
 
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """The empty coalition and four pairs; all coalitions at most."""
-        return paired_calls(n_units, self.samples, fewest=_FEWEST)
-
-    def plan(self, game: Game) -> Plan:
-        """One round of the empty coalition and the pairs."""
-        n = game.n_units
-        spend = coalitions_to_spend(
-            game, self.samples, fewest=_FEWEST, default=max(128, 8 * n), who="faith-shap"
-        )
-        rng = np.random.default_rng(game.seed)
-        rows = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng).round()
-        return self.estimate(game, rows, (yield rows))
+    def fewest(self, n_units: int) -> int:
+        """The empty coalition and four pairs."""
+        return _FEWEST
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
@@ -83,7 +72,7 @@ class FaithShap(Estimator):
         """From complement pairs: of this design, of the kernel's, or of any that has all sizes."""
         n = game.n_units
         found = find_pairs(
-            game, coalitions, values, who="faith-shap", fewest=(_FEWEST - 1) // 2, total=True
+            game, coalitions, values, who=self.name, fewest=(_FEWEST - 1) // 2, total=True
         )
         scores = np.full((game.n_columns, n), np.nan)
         interactions: list[dict[str, Any]] = []

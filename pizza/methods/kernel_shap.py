@@ -6,15 +6,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods._designs.budget import check_samples, coalitions_to_spend, paired_calls
+from pizza.abc import Game, Scores
+from pizza.methods._designs.complement_pairs import ComplementPairs
+from pizza.methods._designs.enumeration import Floats
 from pizza.methods._designs.found_pairs import find_pairs
-from pizza.methods._designs.pairs import draw_pairs, kernel_masses
+from pizza.methods._designs.pairs import kernel_masses
 from pizza.methods._fits.pair_scores import scores_of_pairs
 from pizza.methods._fits.paired import fit_pairs
 
 
-class KernelShap(Estimator):
+class KernelShap(ComplementPairs):
     """``argmin over phi of sum_S k(S) (v(S) - v(none) - sum_{i in S} phi_i)^2``.
 
     Subject to ``sum phi = v(all) - v(none)``, with ``k(S) = (n-1) / (C(n,s) s (n-s))``
@@ -33,34 +34,21 @@ class KernelShap(Estimator):
     Cost: ``samples`` calls (one less when even), all in one round.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
+    name = "kernel-shap"
+    advice = "use larger units (sentence, paragraph), or 'context-cite'."
 
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """Enough pairs to determine all units; all coalitions at most."""
-        return paired_calls(n_units, self.samples, fewest=2 * n_units - 1)
+    def fewest(self, n_units: int) -> int:
+        """Enough pairs to determine all units."""
+        return 2 * n_units - 1
 
-    def plan(self, game: Game) -> Plan:
-        """One round of the empty coalition and the pairs."""
-        n = game.n_units
-        spend = coalitions_to_spend(
-            game,
-            self.samples,
-            fewest=2 * n - 1,
-            default=max(128, 8 * n),
-            who="kernel-shap",
-            share=0.5,
-            advice="use larger units (sentence, paragraph), or 'context-cite'.",
-        )
-        rng = np.random.default_rng(game.seed)
-        pairs = draw_pairs(n, (spend - 1) // 2, kernel_masses(n), rng)
-        rows = pairs.round()
-        return self.estimate(game, rows, (yield rows))
+    def size_masses(self, n_units: int) -> Floats:
+        """As much of each size as the kernel holds."""
+        return kernel_masses(n_units)
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
     ) -> Scores:
         """From complement pairs: of this design, of uniform sizes, or of any that has all sizes."""
         n = game.n_units
-        found = find_pairs(game, coalitions, values, who="kernel-shap", fewest=n - 1)
+        found = find_pairs(game, coalitions, values, who=self.name, fewest=n - 1)
         return scores_of_pairs(game, found, fit_pairs(found.pairs, found.measured))

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._designs.complement_pairs import UniformPairs
+from pizza.methods._designs.complement_pairs import ComplementPairs
 from pizza.methods._designs.found_pairs import find_pairs
 from pizza.methods._fits.pair_scores import scores_of_pairs
 from pizza.methods._fits.paired import fit_pairs
 
 
-class LeverageShap(UniformPairs):
+class LeverageShap(ComplementPairs):
     """Shapley values by regression on coalitions drawn by their leverage scores.
 
     The leverage of a coalition in KernelSHAP's regression is ``1 / C(n,s)`` (Musco & Witter 2025,

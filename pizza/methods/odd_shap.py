@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._designs.complement_pairs import UniformPairs, shuffled
+from pizza.methods._designs.complement_pairs import ComplementPairs, shuffled
 from pizza.methods._designs.enumeration import Floats
 from pizza.methods._designs.found_pairs import find_pairs
 from pizza.methods._designs.pairs import Pairs
@@ -28,7 +28,7 @@ _PER_TERM = 2
 """Pairs per term at least."""
 
 
-class OddShap(UniformPairs):
+class OddShap(ComplementPairs):
     """``v_odd(S) = sum over odd T of beta_T chi_T(S)``, ``phi_i = 2 sum_{T with i} beta_T / |T|``.
 
     ``v_odd(S) = (v(S) - v(complement)) / 2`` and ``chi_T(S)`` is the product over T of +1 for units

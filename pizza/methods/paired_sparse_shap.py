@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods._designs.budget import check_samples, coalitions_to_spend, paired_calls
+from pizza.abc import Game, Scores
+from pizza.methods._designs.complement_pairs import ComplementPairs
 from pizza.methods._designs.found_pairs import FoundPairs, find_pairs
-from pizza.methods._designs.pairs import draw_pairs, uniform_masses
 from pizza.methods._fits.pair_scores import with_noise
 from pizza.methods._fits.paired import fit_pairs
 from pizza.methods._fits.quality import quality, warned
@@ -22,7 +21,7 @@ Floats = NDArray[np.float64]
 _FEWEST = 9
 
 
-class PairedSparseShap(Estimator):
+class PairedSparseShap(ComplementPairs):
     """Shapley values by a sparse regression on complement pairs, made efficient.
 
     Coalitions have uniformly distributed sizes and come with their complements, as in Leverage SHAP
@@ -46,35 +45,18 @@ class PairedSparseShap(Estimator):
     Cost: ``samples`` calls (one less when even), all in one round.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
+    name = "paired-sparse-shap"
+    per_unit = 4
 
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """The empty coalition and four pairs; all coalitions at most."""
-        return paired_calls(n_units, self.samples, fewest=_FEWEST)
-
-    def plan(self, game: Game) -> Plan:
-        """One round of the empty coalition and the pairs."""
-        n = game.n_units
-        spend = coalitions_to_spend(
-            game,
-            self.samples,
-            fewest=_FEWEST,
-            default=max(128, 4 * n),
-            who="paired-sparse-shap",
-        )
-        rng = np.random.default_rng(game.seed)
-        pairs = draw_pairs(n, (spend - 1) // 2, uniform_masses(n), rng)
-        rows = pairs.round()
-        return self.estimate(game, rows, (yield rows))
+    def fewest(self, n_units: int) -> int:
+        """The empty coalition and four pairs."""
+        return _FEWEST
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
     ) -> Scores:
         """From complement pairs: of this design, of the kernel's, or of any that has all sizes."""
-        found = find_pairs(
-            game, coalitions, values, who="paired-sparse-shap", fewest=(_FEWEST - 1) // 2
-        )
+        found = find_pairs(game, coalitions, values, who=self.name, fewest=(_FEWEST - 1) // 2)
         pairs, measured = found.pairs, found.measured
         details: dict[str, Any] = {
             "index": "shapley",

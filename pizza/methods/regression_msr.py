@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.abc import Game, Scores
-from pizza.methods._designs.complement_pairs import UniformPairs, shuffled
+from pizza.methods._designs.complement_pairs import ComplementPairs, shuffled
 from pizza.methods._designs.enumeration import Floats
 from pizza.methods._designs.found_pairs import PairedValues, find_pairs
 from pizza.methods._designs.pairs import Pairs
@@ -19,7 +19,7 @@ _STRENGTHS = np.append(0.0, np.geomspace(1e-3, 10.0, 9))
 """Ridge strengths that are tried, relative to the mean square of the design's singular values."""
 
 
-class RegressionMsr(UniformPairs):
+class RegressionMsr(ComplementPairs):
     """``phi = phi(g) + mean_S [v(S) - g(S)] (p_{s-1} 1[i in S] - p_s 1[i not in S]) / D(S)``.
 
     Witter, Liu & Musco 2025, equation 5, with ``p_s = s! (n-s-1)! / n!`` and a linear surrogate g,

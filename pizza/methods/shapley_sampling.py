@@ -10,7 +10,7 @@ from pizza import coalition
 from pizza.abc import Game, Method, Plan, Scores
 from pizza.methods._designs.budget import check_samples, coalitions_to_spend
 from pizza.methods._designs.enumeration import Coalitions, Floats
-from pizza.methods._designs.given import finite
+from pizza.methods._designs.given import finite, known_mean
 from pizza.methods._fits import model_noise
 
 _DEFAULT_BLOCKS = 10
@@ -108,11 +108,11 @@ def _gains(orders: NDArray[np.int64], values: Floats) -> Floats:
 
 def _means(gains: Floats, blocks: int) -> tuple[Floats, Floats | None]:
     """Scores and standard errors, ``(n_columns, n_units)``."""
-    scores = _known_mean(gains)
+    scores = known_mean(gains)
     if blocks < 2:
         exact = gains.shape[1] == 1
         return scores.T, np.where(np.isnan(scores), np.nan, 0.0).T if exact else None
-    each = _known_mean(np.stack(np.split(gains, 2)))
+    each = known_mean(np.stack(np.split(gains, 2)))
     known = ~np.isnan(each)
     counts = known.sum(axis=0)
     squares = np.where(known, (each - scores) ** 2, 0.0).sum(axis=0)
@@ -158,12 +158,3 @@ def _weights_of_values(orders: NDArray[np.int64]) -> tuple[Floats, Floats]:
     unit, full = found // (len(names) + 1), found % (len(names) + 1) == 0
     squares: Floats = np.bincount(unit, np.where(full, 0.0, weights**2), n).astype(np.float64)
     return squares, np.bincount(unit, np.where(full, weights, 0.0), n).astype(np.float64)
-
-
-def _known_mean(array: Floats) -> Floats:
-    """The mean over the first axis without NaN; NaN where there is nothing else."""
-    known = ~np.isnan(array)
-    counts = known.sum(axis=0)
-    sums = np.where(known, array, 0.0).sum(axis=0)
-    result: Floats = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    return result

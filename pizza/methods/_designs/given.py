@@ -52,6 +52,15 @@ def finite(values: Floats) -> Floats:
     return values if known.all() else np.where(known, values, np.nan)
 
 
+def known_mean(array: Floats) -> Floats:
+    """The mean over the first axis without NaN; NaN where there is nothing else."""
+    known = ~np.isnan(array)
+    counts = known.sum(axis=0)
+    sums = np.where(known, array, 0.0).sum(axis=0)
+    result: Floats = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return result
+
+
 def with_full(rows: Bools, values: Floats) -> tuple[Bools, Floats]:
     """The same with the full coalition at the end."""
     full = np.ones((1, rows.shape[1]), dtype=bool)
