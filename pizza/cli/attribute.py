@@ -10,8 +10,6 @@ import typer
 
 from pizza.cli.options import (
     MEASURE,
-    MODEL,
-    OUTPUT,
     ApiKeyEnv,
     AsJson,
     Attempts,
@@ -20,16 +18,27 @@ from pizza.cli.options import (
     Cache,
     Concurrency,
     Debug,
+    Evidence,
     MaxCalls,
     MaxCost,
+    MaxTokens,
     MaxTotalTokens,
+    Model,
     NoCache,
     Output,
+    Perturbation,
     Quiet,
+    Repeats,
     Rpm,
+    Seed,
+    ShowAll,
     SkipFailures,
+    Temperature,
     Timeout,
+    Top,
     Tpm,
+    Units,
+    option,
 )
 from pizza.cli.sources import Source
 
@@ -43,159 +52,87 @@ def attribute(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(
-            "--file",
-            "-f",
-            metavar="PATH",
-            help="Read the prompt from a file.",
-            rich_help_panel=_PROMPT,
-        ),
+        option(_PROMPT, "Read the prompt from a file.", "--file", "-f", metavar="PATH"),
     ] = None,
     messages: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            _PROMPT,
+            "Read a chat from a JSON file: a list of messages with role and content.",
             metavar="PATH",
-            help="Read a chat from a JSON file: a list of messages with role and content.",
-            rich_help_panel=_PROMPT,
         ),
     ] = None,
     fix: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="REGEX",
-            help="Never perturb what matches; may be repeated.",
-            rich_help_panel=_PROMPT,
-        ),
+        option(_PROMPT, "Never perturb what matches; may be repeated.", metavar="REGEX"),
     ] = None,
     fix_role: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="ROLE",
-            help="Never perturb messages of this role; may be repeated.",
-            rich_help_panel=_PROMPT,
-        ),
+        option(_PROMPT, "Never perturb messages of this role; may be repeated.", metavar="ROLE"),
     ] = None,
     perturb_marks: Annotated[
         bool,
-        typer.Option(
+        option(
+            _PROMPT,
+            'Perturb "Q:", "A:" and chat marks too. They are held fixed otherwise.',
             "--perturb-marks",
-            help='Perturb "Q:", "A:" and chat marks too. They are held fixed otherwise.',
-            rich_help_panel=_PROMPT,
         ),
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="BACKEND[:MODEL]",
-            help="For example embedded, openai:gpt-4o-mini.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "embedded",
+    model: Model = "embedded",
     base_url: BaseUrl = None,
     api_key_env: ApiKeyEnv = None,
     backend_option: BackendOption = None,
-    max_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Longest output, tokens.", rich_help_panel=MODEL)
-    ] = 64,
-    temperature: Annotated[
-        float, typer.Option(metavar="T", help="0 = the most likely output.", rich_help_panel=MODEL)
-    ] = 0.0,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="For everything random.", rich_help_panel=MODEL)
-    ] = 0,
-    units: Annotated[
-        str,
-        typer.Option(
-            "--units",
-            "-u",
-            metavar="NAME",
-            help="What is perturbed as a whole: token, word, sentence, paragraph, message, "
-            "regex:pattern=...",
-            rich_help_panel=MEASURE,
-        ),
-    ] = "word",
+    max_tokens: MaxTokens = 64,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    units: Units = "word",
     method: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "leave-one-out, context-cite, shapley-sampling, sliding-window:size=3, ... By default "
+            "auto with --budget, else leave-one-out.",
             metavar="NAME",
-            help="leave-one-out, context-cite, shapley-sampling, sliding-window:size=3, ... By "
-            "default auto with --budget, else leave-one-out.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            "--budget",
-            "-b",
+        option(
+            MEASURE,
+            "What this answer may take: 128 (calls), '20k tokens', '$0.50'. The best use is made "
+            "of it, and what is not needed is not spent.",
+            *("--budget", "-b"),
             metavar="AMOUNT",
-            help="What this answer may take: 128 (calls), '20k tokens', '$0.50'. The best use is "
-            "made of it, and what is not needed is not spent.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
-    repeats: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Answers to every prompt, for models that sample; their effects are averaged and "
-            "tested.",
-            rich_help_panel=MEASURE,
-        ),
-    ] = None,
-    perturbation: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="What stands in for an absent unit: delete, fixed:text=..., ...",
-            rich_help_panel=MEASURE,
-        ),
-    ] = "delete",
+    repeats: Repeats = None,
+    perturbation: Perturbation = "delete",
     metric: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "How a change is measured; may be repeated, the first one colours the prompt. By "
+            "default logprob-diff, or edit-distance where there are no log-probabilities.",
             metavar="NAME",
-            help="How a change is measured; may be repeated, the first one colours the prompt. "
-            "By default logprob-diff, or edit-distance where there are no log-probabilities.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Explain this output instead of the model's own.",
-            rich_help_panel=MEASURE,
-        ),
+        option(MEASURE, "Explain this output instead of the model's own.", metavar="TEXT"),
     ] = None,
     contrast: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="With --target: why that output and not this one.",
-            rich_help_panel=MEASURE,
-        ),
+        option(MEASURE, "With --target: why that output and not this one.", metavar="TEXT"),
     ] = None,
     span: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "Explain only these characters of the output, counted from 0.",
             metavar="START:END",
-            help="Explain only these characters of the output, counted from 0.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
-    evidence: Annotated[
-        str,
-        typer.Option(
-            metavar="KIND",
-            help="score: the output is scored with each changed prompt; complete: the model "
-            "answers each; auto: score where the model can.",
-            rich_help_panel=MEASURE,
-        ),
-    ] = "auto",
+    evidence: Evidence = "auto",
     skip_failures: SkipFailures = False,
     rpm: Rpm = None,
     tpm: Tpm = None,
@@ -209,18 +146,8 @@ def attribute(
     no_cache: NoCache = False,
     as_json: AsJson = False,
     output: Output = None,
-    top: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Rows of the table of units.", rich_help_panel=OUTPUT
-        ),
-    ] = 8,
-    show_all: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="Show long prompts whole and every unit.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
+    top: Top = 8,
+    show_all: ShowAll = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

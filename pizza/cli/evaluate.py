@@ -27,9 +27,11 @@ from pizza.cli.options import (
     Output,
     Quiet,
     Rpm,
+    Seed,
     SkipFailures,
     Timeout,
     Tpm,
+    option,
 )
 
 
@@ -43,65 +45,59 @@ def evaluate(
     ],
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            "-m",
+        option(
+            MODEL,
+            "By default the model that the attribution was made with.",
+            *("--model", "-m"),
             metavar="BACKEND[:MODEL]",
-            help="By default the model that the attribution was made with.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     base_url: BaseUrl = None,
     api_key_env: ApiKeyEnv = None,
     backend_option: BackendOption = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="For everything random.", rich_help_panel=MODEL)
-    ] = 0,
+    seed: Seed = 0,
     measure: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "lds, lds:p=0.9, deletion, insertion, comprehensiveness, sufficiency, top-k-drop, "
+            "infidelity, completeness-error, shapley-correlation, tau-loo; may be repeated. By "
+            "default all that fit.",
             metavar="NAME",
-            help="lds, lds:p=0.9, deletion, insertion, comprehensiveness, sufficiency, "
-            "top-k-drop, infidelity, completeness-error, shapley-correlation, tau-loo; may be "
-            "repeated. By default all that fit.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="How a change is measured; by default as in the attribution.",
-            rich_help_panel=MEASURE,
+        option(
+            MEASURE, "How a change is measured; by default as in the attribution.", metavar="NAME"
         ),
     ] = None,
     perturbation: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "What stands in for an absent unit; by default as in the attribution.",
             metavar="NAME",
-            help="What stands in for an absent unit; by default as in the attribution.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     output_token: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Evaluate the scores of this output token, counted from 0, and not of the whole "
+        option(
+            MEASURE,
+            "Evaluate the scores of this output token, counted from 0, and not of the whole "
             "output.",
-            rich_help_panel=MEASURE,
+            metavar="N",
         ),
     ] = None,
     skip_failures: SkipFailures = False,
     budget: Annotated[
         str | None,
-        typer.Option(
-            "--budget",
-            "-b",
+        option(
+            LIMITS,
+            "What it may take: calls (300), tokens ('20k tokens') or dollars ('$0.50'). By default "
+            "256 changed prompts.",
+            *("--budget", "-b"),
             metavar="AMOUNT",
-            help="What it may take: calls (300), tokens ('20k tokens') or dollars ('$0.50'). By "
-            "default 256 changed prompts.",
-            rich_help_panel=LIMITS,
         ),
     ] = None,
     rpm: Rpm = None,

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from pizza.attribution import Attribution
 from pizza.cli.connection import Connection
 from pizza.cli.consoles import out, show, view_for, write_json
+from pizza.cli.reading import read_result
 from pizza.cli.running import Listen, Run, conduct, in_session, say_where
-from pizza.errors import ConfigError, ResultFormatError
 from pizza.limits import Budget
 from pizza.specs import parse_choice
 
@@ -54,31 +51,13 @@ class Order(Connection):
             "skip_failures": self.skip_failures,
         }
 
-    def read(self) -> Attribution:
-        """The saved attribution.
-
-        Raises:
-            ConfigError: The file cannot be read, or holds something else.
-        """
-        try:
-            if str(self.result) == "-":
-                return Attribution.from_dict(json.loads(sys.stdin.buffer.read()))
-            return Attribution.load(self.result)
-        except OSError as error:
-            raise ConfigError(f"cannot read {self.result}: {error.strerror or error}.") from error
-        except (ValueError, RecursionError, ResultFormatError) as error:
-            raise ConfigError(
-                f"{self.result} holds no attribution: {error} Make one: pizza attribute PROMPT "
-                "--output result.json"
-            ) from error
-
 
 def execute(order: Order) -> int:
     """Do what was asked for; return the exit code."""
 
     def work(run: Run, console: Console) -> Evaluation:
         call = order.call_options()
-        attribution = order.read()
+        attribution = read_result(order.result)
         model = order.model or str(attribution.provenance.get("backend", "embedded"))
 
         async def ask(session: Session, listen: Listen) -> Evaluation:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,115 +13,136 @@ MEASURE = "What to measure"
 LIMITS = "Limits, budget and cache"
 OUTPUT = "Output"
 
-BaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where the server is.", rich_help_panel=MODEL)
+
+def option(panel: str, text: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
+    """A `typer.Option`; for options whose words differ from command to command, too.
+
+    Args:
+        panel: The part of the help that it stands in.
+        text: What it does.
+        names: With dashes; by default that of the parameter. A flag needs one: else typer adds
+            ``--no-...``.
+        metavar: What stands for the value in the help.
+        more: Of `typer.Option`.
+    """
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, **more)
+
+
+Model = Annotated[
+    str,
+    option(
+        MODEL,
+        "For example embedded, openai:gpt-4o-mini.",
+        *("--model", "-m"),
+        metavar="BACKEND[:MODEL]",
+    ),
 ]
+BaseUrl = Annotated[str | None, option(MODEL, "Where the server is.", metavar="URL")]
 ApiKeyEnv = Annotated[
     str | None,
-    typer.Option(
+    option(
+        MODEL,
+        "The environment variable that holds the key. Never the key itself.",
         metavar="NAME",
-        help="The environment variable that holds the key. Never the key itself.",
-        rich_help_panel=MODEL,
     ),
 ]
 BackendOption = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        MODEL,
+        "A further option of the backend, for example api=responses; may be repeated.",
         metavar="NAME=VALUE",
-        help="A further option of the backend, for example api=responses; may be repeated.",
-        rich_help_panel=MODEL,
     ),
 ]
-Rpm = Annotated[
-    float | None,
-    typer.Option(
+MaxTokens = Annotated[int, option(MODEL, "Longest output, tokens.", metavar="N")]
+Temperature = Annotated[float, option(MODEL, "0 = the most likely output.", metavar="T")]
+Seed = Annotated[int, option(MODEL, "For everything random.", metavar="N")]
+
+Units = Annotated[
+    str,
+    option(
+        MEASURE,
+        "What is perturbed as a whole: token, word, sentence, paragraph, message, "
+        "regex:pattern=...",
+        *("--units", "-u"),
+        metavar="NAME",
+    ),
+]
+Repeats = Annotated[
+    int | None,
+    option(
+        MEASURE,
+        "Answers to every prompt, for models that sample; their effects are averaged and tested.",
         metavar="N",
-        help="Requests per minute; by default what the server announces.",
-        rich_help_panel=LIMITS,
+        min=1,
     ),
 ]
-Tpm = Annotated[
-    float | None, typer.Option(metavar="N", help="Tokens per minute.", rich_help_panel=LIMITS)
-]
-Concurrency = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Requests at the same time; by default 50, or what a model in this process "
-        "answers together.",
-        rich_help_panel=LIMITS,
+Perturbation = Annotated[
+    str,
+    option(
+        MEASURE,
+        "What stands in for an absent unit: delete, fixed:text=..., ...",
+        metavar="NAME",
     ),
 ]
-Attempts = Annotated[
-    int,
-    typer.Option(
-        metavar="N", help="Attempts per request, the first included.", rich_help_panel=LIMITS
+Evidence = Annotated[
+    str,
+    option(
+        MEASURE,
+        "score: the output is scored with each changed prompt; complete: the model answers each; "
+        "auto: score where the model can.",
+        metavar="KIND",
     ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS", help="Seconds that one attempt may take.", rich_help_panel=LIMITS
-    ),
-]
-MaxCalls = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Most requests to send.", rich_help_panel=LIMITS),
-]
-MaxTotalTokens = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="Most prompt and output tokens to pay for.", rich_help_panel=LIMITS
-    ),
-]
-MaxCost = Annotated[
-    float | None,
-    typer.Option(metavar="USD", help="Most US dollars to spend.", rich_help_panel=LIMITS),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        envvar="PIZZA_CACHE",
-        help="The file of answers that were paid for; by default in the user's cache folder.",
-        rich_help_panel=LIMITS,
-    ),
-]
-NoCache = Annotated[
-    bool,
-    typer.Option("--no-cache", help="Keep no answers on disk.", rich_help_panel=LIMITS),
-]
-AsJson = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="One JSON document on standard output, nothing else.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="PATH",
-        help="Also write the result to a JSON file.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="No progress and no suggestions.", rich_help_panel=OUTPUT),
-]
-Debug = Annotated[
-    bool,
-    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT),
 ]
 SkipFailures = Annotated[
     bool,
-    typer.Option(
+    option(
+        MEASURE,
+        "Give no score to a change that the model refuses to answer, instead of failing.",
         "--skip-failures",
-        help="Give no score to a change that the model refuses to answer, instead of failing.",
-        rich_help_panel=MEASURE,
     ),
 ]
+
+Rpm = Annotated[
+    float | None,
+    option(LIMITS, "Requests per minute; by default what the server announces.", metavar="N"),
+]
+Tpm = Annotated[float | None, option(LIMITS, "Tokens per minute.", metavar="N")]
+Concurrency = Annotated[
+    int | None,
+    option(
+        LIMITS,
+        "Requests at the same time; by default 50, or what a model in this process answers "
+        "together.",
+        metavar="N",
+    ),
+]
+Attempts = Annotated[int, option(LIMITS, "Attempts per request, the first included.", metavar="N")]
+Timeout = Annotated[float, option(LIMITS, "Seconds that one attempt may take.", metavar="SECONDS")]
+MaxCalls = Annotated[int | None, option(LIMITS, "Most requests to send.", metavar="N")]
+MaxTotalTokens = Annotated[
+    int | None, option(LIMITS, "Most prompt and output tokens to pay for.", metavar="N")
+]
+MaxCost = Annotated[float | None, option(LIMITS, "Most US dollars to spend.", metavar="USD")]
+Cache = Annotated[
+    Path | None,
+    option(
+        LIMITS,
+        "The file of answers that were paid for; by default in the user's cache folder.",
+        metavar="PATH",
+        envvar="PIZZA_CACHE",
+    ),
+]
+NoCache = Annotated[bool, option(LIMITS, "Keep no answers on disk.", "--no-cache")]
+
+AsJson = Annotated[
+    bool, option(OUTPUT, "One JSON document on standard output, nothing else.", "--json")
+]
+Output = Annotated[
+    Path | None,
+    option(OUTPUT, "Also write the result to a JSON file.", "--output", "-o", metavar="PATH"),
+]
+Top = Annotated[int, option(OUTPUT, "Rows of the table of units.", metavar="N", min=1)]
+ShowAll = Annotated[bool, option(OUTPUT, "Show long prompts whole and every unit.", "--all")]
+Quiet = Annotated[bool, option(OUTPUT, "No progress and no suggestions.", "--quiet", "-q")]
+Debug = Annotated[bool, option(OUTPUT, "Show the traceback of an error.", "--debug")]

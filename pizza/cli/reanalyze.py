@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pizza.cli.options import MEASURE, OUTPUT, AsJson, Debug, Output
+from pizza.cli.options import MEASURE, AsJson, Debug, Output, ShowAll, Top, option
 
 if TYPE_CHECKING:
     from pizza.attribution import Attribution, Target
@@ -39,80 +39,61 @@ def reanalyze(
         Path,
         typer.Argument(
             metavar="RESULT.json",
-            help="What pizza attribute wrote with --output or --json.",
+            help="What pizza attribute wrote (--output or --json); - reads standard input.",
             show_default=False,
         ),
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "How a change is measured; may be repeated. By default as in the run.",
             metavar="NAME",
-            help="How a change is measured; may be repeated. By default as in the run.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What the scores are computed by. By default as in the run.",
-            rich_help_panel=MEASURE,
+        option(
+            MEASURE, "What the scores are computed by. By default as in the run.", metavar="NAME"
         ),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Explain this one of the outputs that were measured.",
-            rich_help_panel=MEASURE,
-        ),
+        option(MEASURE, "Explain this one of the outputs that were measured.", metavar="TEXT"),
     ] = None,
     contrast: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "With --target: why that and not this. Two outputs that were measured, or two tokens "
+            "that the model considered at one place.",
             metavar="TEXT",
-            help="With --target: why that and not this. Two outputs that were measured, or two "
-            "tokens that the model considered at one place.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     span: Annotated[
         str | None,
-        typer.Option(
+        option(
+            MEASURE,
+            "Explain only these characters of the output, counted from 0; with --contrast: the "
+            "place of the two tokens.",
             metavar="START:END",
-            help="Explain only these characters of the output, counted from 0; with --contrast: "
-            "the place of the two tokens.",
-            rich_help_panel=MEASURE,
         ),
     ] = None,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="For everything random; the run's.", rich_help_panel=MEASURE
-        ),
+        int | None, option(MEASURE, "For everything random; the run's.", metavar="N")
     ] = None,
     skip_incomparable: Annotated[
         bool,
-        typer.Option(
+        option(
+            MEASURE,
+            "Leave out answers that a metric cannot use, instead of failing.",
             "--skip-incomparable",
-            help="Leave out answers that a metric cannot use, instead of failing.",
-            rich_help_panel=MEASURE,
         ),
     ] = False,
     as_json: AsJson = False,
     output: Output = None,
-    top: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=1, help="Rows of the table of units.", rich_help_panel=OUTPUT
-        ),
-    ] = 8,
-    show_all: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="Show long prompts whole and every unit.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
+    top: Top = 8,
+    show_all: ShowAll = False,
     debug: Debug = False,
 ) -> None:
     """Compute other scores from the answers that a result holds. Nothing is sent.
@@ -158,13 +139,14 @@ def _execute(order: _Order) -> int:
 def _reanalyzed(order: _Order) -> Attribution:
     from pizza.cli.connection import check_output
     from pizza.cli.order import span_of
+    from pizza.cli.reading import read_result
     from pizza.errors import ConfigError, IncomparableError
     from pizza.specs import parse_choice
 
     span = None if order.span is None else span_of(order.span)
     check_output(order.output)
     try:
-        return _loaded(order.result).reanalyze(
+        return read_result(order.result).reanalyze(
             metrics=[parse_choice(metric) for metric in order.metrics] or None,
             target=_target(order),
             span=span,
@@ -188,18 +170,6 @@ def _target(order: _Order) -> Target | None:
             "--contrast names what was not chosen; name what was with --target, a text or a token."
         )
     return Target.contrast(order.target, order.contrast)
-
-
-def _loaded(path: Path) -> Attribution:
-    from pizza.attribution import Attribution
-    from pizza.errors import ConfigError, ResultFormatError
-
-    try:
-        return Attribution.load(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ResultFormatError as error:
-        raise ConfigError(f"cannot use {path}: {error}") from error
 
 
 def _show(order: _Order, attribution: Attribution) -> None:

@@ -49,6 +49,13 @@ def test_json_is_one_document_that_can_be_analyzed_again(pizza_command, saved, t
     assert again["results"] == json.loads(path.read_text())["results"]
 
 
+def test_a_dash_reads_standard_input(pizza_command, saved):
+    path = saved()
+    piped = pizza_command("reanalyze", "-", "--metric", "prob-diff", data=path.read_bytes())
+    assert piped.code == 0, piped.err
+    assert piped.out == pizza_command("reanalyze", path, "--metric", "prob-diff").out
+
+
 def test_a_contrast_of_tokens_and_a_span(pizza_command, saved):
     path = saved("--target", "4 hats")
     done = pizza_command("reanalyze", path, "--span", "0:1", "--json")
@@ -94,6 +101,7 @@ def test_what_cannot_be_is_said(pizza_command, saved, options, code, said):
         ("[", "not a JSON file"),
         ('{"schema": "pizza.attribution", "schema_version": 3}', "schema version 3"),
         ('{"schema": "pizza.attribution", "schema_version": 2}', "damaged"),
+        ("[" * 100_000, "holds no attribution"),
     ],
 )
 def test_a_file_that_is_no_result_is_refused(pizza_command, tmp_path, content, said):
