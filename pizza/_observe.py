@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from pizza._observe_spans import NO_SPAN, Span, span, tracer
 
 if TYPE_CHECKING:
+    from pizza._engine.scheduler import SchedulerStatistics
     from pizza.attribution import Attribution
+    from pizza.events import RunEnded
 
 CONTENT_VARIABLE = "PIZZA_LOG_CONTENT"
 """Set to 1, it adds prompts, answers and messages of errors to records and spans."""
@@ -105,8 +107,9 @@ class Work:
                 "pizza.calls": made.calls,
                 "pizza.cache_hits": made.cache_hits,
                 "pizza.units": len(made.units),
-                "gen_ai.usage.input_tokens": made.usage.prompt_tokens,
-                "gen_ai.usage.output_tokens": made.usage.completion_tokens,
+                # Not by the names that requests use: what sums spans up would count twice.
+                "pizza.input_tokens": made.usage.prompt_tokens,
+                "pizza.output_tokens": made.usage.completion_tokens,
             }
         )
 
@@ -122,34 +125,23 @@ def attribution(model: str, now: Callable[[], float], kind: str = "attribution")
     """
     token = _attribution.set(os.urandom(4).hex())
     try:
-        logged, _ = heard(_sessions)
         with _spanned(f"pizza.{kind}", model) as begun:
             work = Work(_attribution.get() or "", begun)
             since = now()
-            if logged:
-                _told(_sessions, logging.DEBUG, f"{kind} begun: {model}", event=f"{kind}-begun")
+            _told(_sessions, logging.DEBUG, f"{kind} begun: {model}", event=f"{kind}-begun")
             try:
                 yield work
             except BaseException as error:
-                if logged:
-                    _told(
-                        _sessions,
-                        logging.DEBUG,
-                        f"{kind} ended after {now() - since:.3g} s: {said(error)}",
-                        event=f"{kind}-failed",
-                        seconds=now() - since,
-                        error=type(error).__name__,
-                    )
+                seconds = now() - since
+                text = f"{kind} failed after {seconds:.3g} s: {said(error)}"
+                name = type(error).__name__
+                event = f"{kind}-failed"
+                _told(_sessions, logging.DEBUG, text, event=event, seconds=seconds, error=name)
                 raise
-            if logged:
-                _told(
-                    _sessions,
-                    logging.DEBUG,
-                    f"{kind} ended after {now() - since:.3g} s",
-                    event=f"{kind}-ended",
-                    seconds=now() - since,
-                    **work.found,
-                )
+            seconds = now() - since
+            text = f"{kind} ended after {seconds:.3g} s"
+            event = f"{kind}-ended"
+            _told(_sessions, logging.DEBUG, text, event=event, seconds=seconds, **work.found)
     finally:
         _attribution.reset(token)
 
@@ -185,53 +177,51 @@ def said(error: BaseException) -> str:
 
 
 def _told(log: logging.Logger, level: int, text: str, **own: Any) -> None:
-    log.log(level, "%s%s", text, whose(), extra=fields(**own))
+    if heard(log, level)[0]:
+        log.log(level, "%s%s", text, whose(), extra=fields(**own))
 
 
 # --- sessions and runs --------------------------------------------------------------------------
 
 
-def session_opened(name: str, model: str) -> None:
-    """Tell that a session is open."""
-    if heard(_sessions, logging.INFO)[0]:
-        text = f"session {name} opened: {model}"
-        _told(_sessions, logging.INFO, text, event="session-opened", session=name, model=model)
-
-
-def session_closed(name: str, model: str, seconds: float, statistics: Any) -> None:
-    """Tell what a session did.
+def session_opened(model: str, now: Callable[[], float]) -> Callable[[SchedulerStatistics], None]:
+    """Tell that a session is open.
 
     Args:
-        name: Its id.
         model: The backend's name.
-        seconds: How long it was open.
-        statistics: `SchedulerStatistics`.
+        now: The clock, seconds.
+
+    Returns:
+        Tells that it is closed, and what it did.
     """
-    if not heard(_sessions, logging.INFO)[0]:
-        return
-    s = statistics
-    text = (
-        f"session {name} closed after {seconds:.3g} s: {s.calls} sent, {s.cache_hits} from the "
-        f"cache, {s.shared} shared, {s.retries} retries, {s.rate_limited} refused for their rate, "
-        f"{s.failures} failed, {s.usage.prompt_tokens} + {s.usage.completion_tokens} tokens, "
-        f"${s.cost:.4g}"
-    )
-    _told(
-        _sessions,
-        logging.INFO,
-        text,
-        event="session-closed",
-        session=name,
-        model=model,
-        seconds=seconds,
-        calls=s.calls,
-        cache_hits=s.cache_hits,
-        retries=s.retries,
-        failures=s.failures,
-        input_tokens=s.usage.prompt_tokens,
-        output_tokens=s.usage.completion_tokens,
-        cost=s.cost,
-    )
+    name, since = os.urandom(4).hex(), now()
+    common = {"session": name, "backend": model}
+    text = f"session {name} opened: {model}"
+    _told(_sessions, logging.INFO, text, event="session-opened", **common)
+
+    def closed(did: SchedulerStatistics) -> None:
+        seconds, used = now() - since, did.usage
+        _told(
+            _sessions,
+            logging.INFO,
+            f"session {name} closed after {seconds:.3g} s: {did.calls} sent, {did.cache_hits} from "
+            f"the cache, {did.shared} shared, {did.retries} retries, {did.rate_limited} refused "
+            f"for their rate, {did.failures} failed, {used.prompt_tokens} + "
+            f"{used.completion_tokens} tokens, ${did.cost:.4g}",
+            event="session-closed",
+            **common,
+            seconds=seconds,
+            calls=did.calls,
+            cache_hits=did.cache_hits,
+            retries=did.retries,
+            refused=did.rate_limited,
+            failures=did.failures,
+            input_tokens=used.prompt_tokens,
+            output_tokens=used.completion_tokens,
+            cost=did.cost,
+        )
+
+    return closed
 
 
 class Run:
@@ -243,8 +233,9 @@ class Run:
         self._name = name
         self._span = span
 
-    def ended(self, reason: str, *, done: int, failed: int, total: int) -> None:
-        """Tell how it ended; the reason is a word and no message."""
+    def ended(self, event: RunEnded) -> None:
+        """Tell how it ended: the reason, and not the message."""
+        reason, done, failed, total = event.reason, event.done, event.failed, event.total
         found = {"reason": reason, "done": done, "failed": failed, "rows": total}
         self._span.note({f"pizza.run.{name}": value for name, value in found.items()})
         text = f"run {self._name} ended ({reason}): {done} of {total} rows done, {failed} failed"

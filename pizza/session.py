@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
+from pizza import _observe as observe
 from pizza._engine.asking import Account
 from pizza._engine.clock import Clock, SystemClock
 from pizza._engine.latest import latest
@@ -180,6 +181,7 @@ class Session:
             await self._stack.aclose()
             raise
         self._state = "open"
+        self._tell_closed = observe.session_opened(self.backend.name, self._clock.now)
         return self
 
     async def __aexit__(
@@ -189,7 +191,10 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._state = "closed"
-        await self._stack.__aexit__(kind, error, trace)
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        finally:
+            self._tell_closed(self.statistics)
 
     def __del__(self) -> None:
         if getattr(self, "_state", "closed") == "open":
@@ -396,9 +401,12 @@ class Session:
                 on_partial=on_partial,
             )
 
-        # Parts are imported when they are first named, and some import much: not on the loop.
-        job = await self._in_thread(named)
-        return await explain(job, started=self._clock.time(), **self._owned())
+        with observe.attribution(self.backend.name, self._clock.now) as told:
+            # Parts are imported when they are first named, and some import much: not on the loop.
+            job = await self._in_thread(named)
+            made = await explain(job, started=self._clock.time(), **self._owned())
+            told.ended(made)
+        return made
 
     @asynccontextmanager
     async def attribute_streaming(
@@ -498,7 +506,10 @@ class Session:
             skip_failures=skip_failures,
             on_progress=on_progress,
         )
-        found: Evaluation = await work.evaluate(wanted, started=self._clock.time(), **self._owned())
+        with observe.attribution(self.backend.name, self._clock.now, "evaluation"):
+            found: Evaluation = await work.evaluate(
+                wanted, started=self._clock.time(), **self._owned()
+            )
         return found
 
     @asynccontextmanager
@@ -533,7 +544,8 @@ class Session:
             listen(RowStarted(at=self._clock.time(), id=item.id, index=index))
             outcome = Outcome(index=index, prompt=item.prompt, id=item.id)
             try:
-                made = await self.attribute(item.prompt, **{**options, **item.options})
+                with observe.row(item.id or str(index)):
+                    made = await self.attribute(item.prompt, **{**options, **item.options})
             except PizzaError as error:
                 outcome = replace(outcome, error=error)
             except Exception as error:  # a bug that one prompt meets must not end all others

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pizza import _observe as observe
 from pizza._parts import Part, resolve
 from pizza.abc import Method
 from pizza.bulk.api import Given
@@ -78,8 +79,11 @@ class Plan:
         prompt_tokens: Tokens of the prompts.
         output_tokens: Tokens of the outputs, if all become as long as they may.
         price: What tokens cost, or ``None``: not known.
-        minutes: How long that takes at the limits, or ``None`` when none were given.
+        minutes: How long that takes at the limits, or ``None`` when none were given, and where
+            answers come in batches: their limits are others.
         largest: The prompts that take most.
+        batch_window_s: Seconds that each round may take where answers come in batches, else
+            ``None``.
     """
 
     method: str
@@ -95,6 +99,7 @@ class Plan:
     price: Price | None
     minutes: float | None
     largest: tuple[RowPlan, ...]
+    batch_window_s: float | None = None
 
     @property
     def cost(self) -> float | None:
@@ -161,8 +166,10 @@ async def estimate(
     wanted = dict(options or {})
     plugins: dict[str, Any] = {k: session[k] for k in ("plugins", "discover") if k in session}
     tell = on_row or (lambda method, plan: None)
-    asked = _Asked(source, census, done, sample, plugins, limits, tell)
     async with Session(model, **session) as real:
+        if real.backend.batch_window_s is not None:
+            limits = Limits()
+        asked = _Asked(source, census, done, sample, plugins, limits, tell)
         found = [
             await _rehearsed(real, asked, {**wanted, "method": method}, path)
             for method in methods or (wanted.get("method"),)
@@ -214,6 +221,8 @@ async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path
     most: int | None = 0
     unusable, why, n = 0, "", 0
     async with contextlib.AsyncExitStack() as stack:
+        # Nothing is sent: nobody is to read of requests.
+        stack.enter_context(observe.unheard())
         cache = Lookup(_cache(path))
         stack.push_async_callback(cache.aclose)
         session = await stack.enter_async_context(
@@ -256,6 +265,7 @@ async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path
         price=real.backend.price,
         minutes=_minutes(requests, prompt_tokens + output_tokens, asked.limits),
         largest=tuple(sorted(rows, reverse=True)),
+        batch_window_s=real.backend.batch_window_s,
     )
 
 

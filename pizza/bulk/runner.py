@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pizza import _observe as observe
 from pizza.bulk.census import Census, contains, take_census
 from pizza.bulk.configuration import configuration
 from pizza.bulk.directory import RunDirectory
@@ -79,15 +80,19 @@ class Runner:
                     spent=directory.tally.spent,
                 )
             )
-            try:
-                if standing.done + standing.failed < census.rows:
-                    await self._engine.carry_out(work)
-                    work.over()
-            except BaseException as error:
-                reason = "error" if isinstance(error, Exception) else "interrupted"
-                _end(work, reason, str(error))
-                raise
-            return _summary(work, began)
+            name = directory.manifest["id"]
+            with observe.run(name, done=standing.done, total=census.rows) as told:
+                try:
+                    if standing.done + standing.failed < census.rows:
+                        await self._engine.carry_out(work)
+                        work.over()
+                except BaseException as error:
+                    reason = "error" if isinstance(error, Exception) else "interrupted"
+                    told.ended(_end(work, reason, str(error)))
+                    raise
+                ended = _ended(work)
+                told.ended(ended)
+            return _summary(work, ended, time.monotonic() - began)
 
     def _configuration(self, census: Census) -> dict[str, Any]:
         settings = self._settings
@@ -133,12 +138,15 @@ def _end(work: Work, reason: str, message: str = "") -> RunEnded:
     return event
 
 
-def _summary(work: Work, began: float) -> Summary:
+def _ended(work: Work) -> RunEnded:
     troubles = work.troubles
     if troubles.reason == "storage":
         # Results that were computed and could not be written are computed again.
         work.standing.done = len(work.directory.done())
-    ended = _end(work, troubles.reason, str(troubles.error or ""))
+    return _end(work, troubles.reason, str(troubles.error or ""))
+
+
+def _summary(work: Work, ended: RunEnded, seconds: float) -> Summary:
     return Summary(
         reason=ended.reason,
         message=ended.message,
@@ -146,7 +154,7 @@ def _summary(work: Work, began: float) -> Summary:
         done=ended.done,
         failed=ended.failed,
         spent=ended.spent,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         directory=work.directory.path,
-        error=troubles.error,
+        error=work.troubles.error,
     )
