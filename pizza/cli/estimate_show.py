@@ -128,6 +128,11 @@ def _said(plans: Sequence[Plan]) -> list[str]:
             f"Price: ${first.price.prompt:g} / ${first.price.completion:g} per million prompt / "
             f"output tokens ({first.price.source})."
         )
-    if first.minutes is None:
+    if first.batch_window_s is not None:
+        lines.append(
+            f"Answers come in batches, each of which may take up to {first.batch_window_s / 3600:g}"
+            " h: the outputs to explain are one, and so is every round of a method."
+        )
+    elif first.minutes is None:
         lines.append("The time depends on the limits: give --rpm and --tpm.")
     return lines

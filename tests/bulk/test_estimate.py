@@ -66,6 +66,26 @@ async def test_dollars_and_minutes_are_those_of_the_price_and_the_limits(writing
     assert plan.cost == pytest.approx((2 * plan.prompt_tokens + 4 * plan.output_tokens) / 1e6)
 
 
+async def test_batches_take_half_the_price_and_no_minutes_of_single_requests(writing, prompts):
+    limits = pizza.Limits(requests_per_minute=10)
+    more = {
+        "limits": limits,
+        "api_key": "key",
+        "options": {"generation": pizza.Generation(max_tokens=8)},
+    }
+    own = {"journal": "off"}
+    (plain,) = await bulk.estimate(prompts(3), model="openai:gpt-4o-mini", **more)
+    (batch,) = await bulk.estimate(
+        prompts(3), model="openai-batch:gpt-4o-mini", backend_options=own, **more
+    )
+    assert (batch.requests, batch.prompt_tokens) == (plain.requests, plain.prompt_tokens)
+    assert batch.cost == pytest.approx(plain.cost / 2)
+    assert plain.minutes == pytest.approx(plain.requests / 10)
+    assert batch.minutes is None
+    assert {row.minutes for row in batch.largest} == {None}
+    assert (plain.batch_window_s, batch.batch_window_s) == (None, 24 * 3600)
+
+
 async def test_methods_are_compared_and_adaptive_ones_have_a_range(writing, prompts, model_server):
     plans = await bulk.estimate(prompts(2), methods=["leave-one-out", "auto"], **writing)
     assert [plan.method for plan in plans] == ["leave-one-out", "auto"]
