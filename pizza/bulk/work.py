@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import time
 import warnings
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pizza._plugins import Registry
 from pizza.bulk.census import contains
 from pizza.bulk.directory import RunDirectory
 from pizza.bulk.progress import Counts, Standing
@@ -21,6 +23,7 @@ from pizza.bulk.settings import Settings
 from pizza.bulk.troubles import Troubles
 from pizza.errors import PizzaError
 from pizza.events import Event, Pace, PartWritten, RowStarted
+from pizza.specs import BackendSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +85,19 @@ class Work:
         self._skipped = skipped
         self._listen = listen
         self._ticks = 0
+
+    @functools.cached_property
+    def backend(self) -> BackendSpec:
+        """What its plugin says of the backend that a model's name means.
+
+        Raises:
+            ConfigError: No plugin offers it.
+        """
+        session = self.settings.session
+        registry = Registry(session.get("plugins", ()), discover=session.get("discover", True))
+        found = registry.spec("backend", self.settings.model.partition(":")[0])
+        assert isinstance(found, BackendSpec)  # noqa: S101 - the registry checks it
+        return found
 
     # --- what is to be done -------------------------------------------------------------------
 
