@@ -104,13 +104,14 @@ def _packages() -> Iterator[dict[str, Any]]:
 
 
 def _environment(registry: Registry) -> Iterator[dict[str, Any]]:
-    keys = {"OPENAI_API_KEY": "the backend openai"}
+    users: dict[str, set[str]] = {"OPENAI_API_KEY": {"openai"}}
     for spec in registry.specs("backend"):
         if isinstance(spec, BackendSpec) and spec.key_variable:
-            keys[spec.key_variable] = f"the backend {spec.name}"
-    for name, purpose in sorted(keys.items()):
+            users.setdefault(spec.key_variable, set()).add(spec.name)
+    for name, backends in sorted(users.items()):
         there = bool(os.environ.get(name))
-        yield _variable(name, "set" if there else "not set", f"key of {purpose}", there)
+        purpose = f"key of {' and '.join(sorted(backends))}"
+        yield _variable(name, "set" if there else "not set", purpose, there)
     url = os.environ.get("OPENAI_BASE_URL", "")
     yield _variable(
         "OPENAI_BASE_URL", _address(url) if url else "not set", "server of openai", bool(url)

@@ -95,6 +95,8 @@ def test_doctor_reports_what_is_there_and_how_to_get_the_rest(pizza_command, tmp
     document = pizza_command("doctor", "--json").json
     assert document["problems"] == []
     assert document["system"]["pizza"] == pizza.__version__
+    purposes = {v["name"]: v["purpose"] for v in document["environment"]}
+    assert purposes["OPENAI_API_KEY"] == "key of openai and openai-batch"
     packages = {p["name"]: p for p in document["packages"]}
     assert {"pizza-local", "ray", "pandas"} <= set(packages)
     for package in packages.values():
