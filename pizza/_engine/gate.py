@@ -27,7 +27,7 @@ class Leave:
 
     Attributes:
         worst: What the attempt may cost at most, and is charged when nobody knows better.
-        sent_at: When it was given, seconds of the session's clock.
+        sent_at: When it was given, seconds of the gate's clock. Whoever sends later may say when.
         begun: Whether the attempt was sent, as far as the gate was told.
         held: What the gate itself knows it by; nobody else's.
     """
@@ -134,6 +134,8 @@ class LocalGate(Gate):
         backend: The backend's name, for messages.
         tally: What was spent before, and where what is spent is noted; or ``None``.
         seed: Seed of the jitter after a refusal.
+        lag_s: Seconds by which an attempt may be sent later than leave is given for it; rates are
+            kept by what is sent.
 
     Raises:
         ConfigError: A cap on money without a price.
@@ -149,9 +151,10 @@ class LocalGate(Gate):
         backend: str = "the backend",
         tally: Tally | None = None,
         seed: int | None = None,
+        lag_s: float = 0.0,
     ) -> None:
         self._clock = clock
-        self._limiter = Limiter(limits, clock, seed)
+        self._limiter = Limiter(limits, clock, seed, lag_s=lag_s)
         self._ledger = Ledger(budget or Budget(), price, backend, tally)
         self._barred: tuple[float, PizzaError] | None = None
 
@@ -194,11 +197,13 @@ class LocalGate(Gate):
     ) -> None:
         """See `Gate.finish`."""
         self._ledger.settle(leave.worst, spent)
+        leave.held.sent_at = leave.sent_at
         self._limiter.finish(leave.held, rate=rate, tokens_used=tokens_used, answered=answered)
 
     def refuse(self, leave: Leave, *, retry_after_s: float | None, rate: RateStatus | None) -> None:
         """See `Gate.refuse`."""
         self._ledger.settle(leave.worst, Spent())
+        leave.held.sent_at = leave.sent_at
         self._limiter.refuse(leave.held, retry_after_s=retry_after_s, rate=rate)
 
     def bar(self, error: PizzaError) -> None:

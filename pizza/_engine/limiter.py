@@ -71,15 +71,19 @@ class Limiter:
         limits: What the user allows.
         clock: The clock.
         seed: Seed of the jitter.
+        lag_s: Seconds by which attempts may be sent later than they are let pass: see `Quota`.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, seed: int | None = None) -> None:
+    def __init__(
+        self, limits: Limits, clock: Clock, seed: int | None = None, *, lag_s: float = 0.0
+    ) -> None:
         now = clock.now()
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - jitter
         self._slots = limits.max_concurrency or DEFAULT_CONCURRENCY
-        self.requests = Quota(limits.requests_per_minute, limits.burst_s, now)
-        self.tokens = Quota(limits.tokens_per_minute, limits.burst_s, now, estimated=True)
+        burst_s = limits.burst_s
+        self.requests = Quota(limits.requests_per_minute, burst_s, now, lag_s=lag_s)
+        self.tokens = Quota(limits.tokens_per_minute, burst_s, now, estimated=True, lag_s=lag_s)
         self.told = self.requests.told or self.tokens.told
         self.in_flight = 0
         self._queue: list[tuple[int, int, _Waiter]] = []

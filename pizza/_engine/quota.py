@@ -66,6 +66,9 @@ class Quota:
         burst_s: The user's cap on bursts, in seconds of the rate, or ``None``.
         now: The clock.
         estimated: Costs are estimates (tokens), and the server may count otherwise.
+        lag_s: Seconds by which what is taken may be sent later than now, one thing more and
+            another less: the burst of the user's limit is that much smaller, so that what is
+            sent keeps to it.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Quota:
         now: float,
         *,
         estimated: bool = False,
+        lag_s: float = 0.0,
     ) -> None:
         self.burst_s = burst_s
         self.sent = 0.0
@@ -83,7 +87,7 @@ class Quota:
         self.server: Bucket | None = None
         if per_minute is not None:
             rate = per_minute / 60
-            self.user = Bucket(rate, max(1.0, rate * (burst_s or 60.0)), now)
+            self.user = Bucket(rate, max(1.0, rate * ((burst_s or 60.0) - lag_s)), now)
             self.server = Bucket(rate, max(1.0, rate * (burst_s or 1.0)), now)
         self.told = per_minute is not None
         self.factor = 1.0
