@@ -13,6 +13,7 @@ from pizza_openai.batch import OpenAIBatchBackend
 from pizza_openai.batch_clock import SystemClock
 from pizza_openai.batch_journal import Journal
 from pizza_openai.batch_lines import Ask
+from pizza_openai.batch_options import BatchOptions as JournalOptions
 from pizza_openai.errors import UnknownModelError
 from support.server import served_model
 
@@ -573,6 +574,14 @@ async def test_it_says_that_answers_may_take_a_day(questions, caplog):
     assert "2 requests are in batch batch_" in caplog.text
     assert "may take up to 24 hours" in caplog.text
     assert backend.batch_window_s == 24 * 3600
+
+
+def test_the_journal_is_beside_the_cache_of_answers(monkeypatch, tmp_path):
+    monkeypatch.setenv("PIZZA_CACHE", str(tmp_path / "answers.sqlite"))
+    options, rest = JournalOptions.of({"api": "chat"})
+    assert options.journal == tmp_path / "openai-batches.sqlite"
+    assert rest == {"api": "chat"}
+    assert JournalOptions.of({"journal": "off"})[0].journal is None
 
 
 @pytest.mark.parametrize(

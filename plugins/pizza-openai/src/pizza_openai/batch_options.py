@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -70,7 +71,9 @@ def default_journal() -> Path:
     """Where the journal is kept when the user names no place: beside the command line's cache."""
     import platformdirs
 
-    return platformdirs.user_cache_path("pizza", appauthor=False) / "openai-batches.sqlite"
+    cache = os.environ.get("PIZZA_CACHE")
+    folder = Path(cache).parent if cache else platformdirs.user_cache_path("pizza", appauthor=False)
+    return folder / "openai-batches.sqlite"
 
 
 def _journal(given: Any) -> Path | None:
