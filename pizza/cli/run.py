@@ -95,9 +95,21 @@ def run(
     workers: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Rows worked on at the same time.", rich_help_panel=LIMITS
+            metavar="N",
+            min=1,
+            help="Rows worked on at the same time; with ray, by each of its workers.",
+            rich_help_panel=LIMITS,
         ),
     ] = 16,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What explains the rows: local, this process; or ray, a Ray cluster, with options "
+            "as in ray:address=auto,workers=8. Limits and caps hold over all its workers together.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = "local",
     attempts: Attempts = 6,
     timeout: Timeout = 120.0,
     max_requests: MaxRequests = None,
@@ -177,6 +189,7 @@ def run(
         tpm=tpm,
         concurrency=concurrency,
         workers=workers,
+        engine=engine,
         attempts=attempts,
         timeout=timeout,
         max_calls=max_requests,

@@ -42,6 +42,7 @@ class RunOrder(Connection):
     metrics: Sequence[str]
     evidence: str
     workers: int = 16
+    engine: str = "local"
     keep: str = "scores"
     circuit: int = 5
     retry_failed: bool = False
@@ -101,6 +102,7 @@ class RunOrder(Connection):
             "columns": self.columns(),
             "split": self.split,
             "workers": self.workers,
+            "engine": self.engine,
             "keep": self.keep,
             "circuit": self.circuit,
             "skip_bad_rows": self.skip_bad_rows,
