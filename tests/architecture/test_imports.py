@@ -20,6 +20,7 @@ HEAVY = (
     "msgspec",
     "numpy",
     "openai",
+    "opentelemetry",
     "pandas",
     "platformdirs",
     "pluggy",
