@@ -15,7 +15,7 @@ import json
 import random
 import re
 import time
-from typing import Any
+from typing import Any, Self
 
 _WORDS = ["red", "blue", "four", "hats", "one", "box", "the", "a"]
 
@@ -29,7 +29,7 @@ class StandIn:
         self.port = 0
         self._server: asyncio.Server | None = None
 
-    async def __aenter__(self) -> StandIn:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
         return self

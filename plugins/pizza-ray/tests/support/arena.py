@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model server, a Ray cluster of three nodes, and programs that run on it, in one network.
+
+Started by `test_cluster` as a process of its own, in a network namespace of its own. Reads lines
+``{"scenario": NAME, ...}`` and answers each with a line of what was found. Judging that is left to
+the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[3]
+sys.path[:0] = [str(HERE), str(ROOT / "benchmarks")]
+
+from ray_nodes import Nodes  # noqa: E402
+from standin import StandIn  # noqa: E402
+
+_WORDS = 8
+_LONGEST_S = 100.0
+
+
+class Arena:
+    """What scenarios share."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nodes = Nodes(3, cpus=1, gpus=1)
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def inside(self, work: Any) -> Any:
+        """The result of a coroutine on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    @contextlib.contextmanager
+    def server(self, latency: float) -> Iterator[StandIn]:
+        """A server of the scenario's own."""
+        made = StandIn(latency)
+        self.inside(made.__aenter__())
+        try:
+            yield made
+        finally:
+            self.inside(made.__aexit__())
+
+    def rows(self, name: str, n: int) -> Path:
+        """Prompts of which no two share a perturbed prompt."""
+        path = self.folder / f"{name}.jsonl"
+        with path.open("w") as file:
+            for i in range(n):
+                prompt = " ".join(f"w{i}x{place}" for place in range(_WORDS))
+                file.write(json.dumps({"id": f"r{i}", "prompt": prompt, "topic": i}) + "\n")
+        return path
+
+    def start(self, rows: Path, run: Path, server: StandIn | None, *more: str) -> Any:
+        """``pizza run`` as a process."""
+        common = ["--max-tokens", "3", "--evidence", "complete", "--json", "--quiet"]
+        asked = ["--model", "openai:m", "--base-url", server.base_url] if server else []
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pizza.cli", "run", str(rows), "-o", str(run)),
+                *(*common, *asked, *more),
+            ],
+            env={**os.environ, "OPENAI_API_KEY": "sk-test-of-the-arena"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ray(self, workers: int | None = 3, **more: Any) -> tuple[str, ...]:
+        """The options that name the engine."""
+        options = {"address": self.nodes.address, "workers": workers, **more}
+        given = ",".join(f"{k}={v}" for k, v in options.items() if v is not None)
+        return ("--engine", f"ray:{given}", "--workers", "4")
+
+
+def ended(process: Any) -> dict[str, Any]:
+    """How a program ended."""
+    try:
+        out, err = process.communicate(timeout=_LONGEST_S)
+    finally:
+        process.kill()
+    found = {"code": process.returncode, "err": err[-3000:]}
+    return {**found, **(json.loads(out) if out.startswith("{") else {"out": out[-2000:]})}
+
+
+def results(run: Path) -> dict[str, Any]:
+    """Everything but what depends on when it was sent, by id."""
+    import pyarrow.parquet as parquet
+
+    names = ["id", "row", "columns", "output", "scores", "units"]
+    rows = parquet.read_table(run / "results", columns=names).to_pylist()
+    return {"ids": [row["id"] for row in rows], "rows": {row["id"]: repr(row) for row in rows}}
+
+
+def until(process: Any, server: StandIn, requests: int) -> bool:
+    """Wait until the server has seen so many; False when the program ended before."""
+    pause = threading.Event()
+    while process.poll() is None:
+        if len(server.seen) >= requests:
+            return True
+        pause.wait(0.005)
+    return False
+
+
+def seen(server: StandIn) -> list[Any]:
+    """What the server saw, as plain values."""
+    return [[note["at"], note["body"], note["answered"]] for note in server.seen]
+
+
+# --- scenarios ----------------------------------------------------------------------------------
+
+
+def equal(arena: Arena, rpm: int, n: int) -> dict[str, Any]:
+    """The same rows with both engines, the second under a rate."""
+    rows = arena.rows("equal", n)
+    with arena.server(0.02) as server:
+        local = ended(arena.start(rows, arena.folder / "local", server))
+        undisturbed = len(server.seen)
+    with arena.server(0.02) as server:
+        process = arena.start(
+            rows, arena.folder / "spread", server, *arena.ray(), "--rpm", str(rpm),
+            "--concurrency", "30",
+        )  # fmt: skip
+        spread = ended(process)
+        log = (arena.folder / "spread" / "events.jsonl").read_text()
+        return {
+            "local": local,
+            "spread": spread,
+            "undisturbed": undisturbed,
+            "seen": seen(server),
+            "expected": results(arena.folder / "local") if local["code"] == 0 else None,
+            "found": results(arena.folder / "spread") if spread["code"] == 0 else None,
+            "log": log,
+            "files": sorted(p.name for p in (arena.folder / "spread").rglob("*")),
+            "leaked": leaked(arena.folder / "spread", "sk-test-of-the-arena"),
+        }
+
+
+def leaked(run: Path, key: str) -> list[str]:
+    """Files that hold the key, in the run directory and wherever Ray writes."""
+    found = []
+    for folder in (run, Path("/tmp/ray")):
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                if path.is_file() and key.encode() in path.read_bytes():
+                    found.append(str(path))
+    return found
+
+
+def cap(arena: Arena, most: int) -> dict[str, Any]:
+    """A cap over all workers, twice in one directory."""
+    rows, run = arena.rows("cap", 40), arena.folder / "cap"
+    with arena.server(0.05) as server:
+        more = (*arena.ray(), "--max-requests", str(most), "--concurrency", "60")
+        first = ended(arena.start(rows, run, server, *more))
+        sent = len(server.seen)
+        # The other engine finds the cap reached as well.
+        second = ended(arena.start(rows, run, server, "--max-requests", str(most)))
+        return {"first": first, "second": second, "sent": sent, "after": len(server.seen)}
+
+
+def node(arena: Arena, n: int, at: int) -> dict[str, Any]:
+    """One node is killed in the middle."""
+    rows, run = arena.rows("node", n), arena.folder / "node"
+    with arena.server(0.05) as server:
+        calm = ended(arena.start(rows, arena.folder / "node-calm", server))
+        undisturbed = len(server.seen)
+    with arena.server(0.2) as server:
+        process = arena.start(rows, run, server, *arena.ray(), "--concurrency", "24")
+        reached = until(process, server, at)
+        flying = sum(not note["answered"] for note in list(server.seen))
+        arena.nodes.kill(2)
+        spread = ended(process)
+        arena.nodes.add()
+        return {
+            "calm": calm,
+            "spread": spread,
+            "reached": reached,
+            "flying": flying,
+            "undisturbed": undisturbed,
+            "seen": seen(server),
+            "expected": results(arena.folder / "node-calm"),
+            "found": results(run) if spread["code"] == 0 else None,
+        }
+
+
+def driver(arena: Arena, n: int, at: list[int]) -> dict[str, Any]:
+    """The program that runs is killed twice; it goes on with Ray, and then in one process."""
+    rows, run = arena.rows("driver", n), arena.folder / "driver"
+    with arena.server(0.02) as server:
+        calm = ended(arena.start(rows, arena.folder / "driver-calm", server))
+        undisturbed = len(server.seen)
+    with arena.server(0.2) as server:
+        kills = []
+        for goal in at:
+            process = arena.start(rows, run, server, *arena.ray(), "--concurrency", "24")
+            reached = until(process, server, goal)
+            kills.append([reached, time.monotonic()])
+            process.kill()
+            process.communicate()
+        last = ended(arena.start(rows, run, server))
+        return {
+            "calm": calm,
+            "last": last,
+            "kills": kills,
+            "undisturbed": undisturbed,
+            "seen": seen(server),
+            "expected": results(arena.folder / "driver-calm"),
+            "found": results(run) if last["code"] == 0 else None,
+        }
+
+
+def gpus(arena: Arena) -> dict[str, Any]:
+    """A model in the workers: one GPU each. One of the prompts is deadly."""
+    rows, run = arena.folder / "gpus.jsonl", arena.folder / "gpus"
+    texts = [f"tell me {n} now" for n in range(12)]
+    texts[5] = "a deadly one"
+    rows.write_text("".join(json.dumps({"id": i, "prompt": t}) + "\n" for i, t in enumerate(texts)))
+    given = arena.ray(None)
+    done = ended(arena.start(rows, run, None, "--model", "gpu-echo", *given))
+    failures = (run / "failures.jsonl").read_text() if run.exists() else ""
+    return {"done": done, "failures": failures, "found": outputs(run)}
+
+
+def outputs(run: Path) -> dict[str, str]:
+    """What was written, by id."""
+    import pyarrow.parquet as parquet
+
+    rows = parquet.read_table(run / "results", columns=["id", "output"]).to_pylist()
+    return {row["id"]: row["output"] for row in rows}
+
+
+SCENARIOS = {f.__name__: f for f in (equal, cap, node, driver, gpus)}
+
+
+def main() -> None:
+    """Serve scenarios until standard input ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        arena = Arena(Path(folder))
+        print(json.dumps({"address": arena.nodes.address}), flush=True)
+        try:
+            for line in sys.stdin:
+                asked = json.loads(line)
+                name = asked.pop("scenario")
+                try:
+                    found = SCENARIOS[name](arena, **asked)
+                except Exception:
+                    found = {"crashed": traceback.format_exc()}
+                print(json.dumps(found), flush=True)
+        finally:
+            arena.nodes.stop()
+
+
+if __name__ == "__main__":
+    main()
