@@ -1,318 +1,206 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bulk runs against what they must reach, in one run, as lines that hold or fail.
+"""Bulk runs against what they must reach and beside others, in one run.
 
-``python benchmarks/bulk.py`` does everything (about 25 minutes); ``--small`` takes less of all
-(about 3 minutes), and rows can be named: ``python benchmarks/bulk.py --small rate resume``.
+``python benchmarks/bulk.py`` does everything (about 30 minutes); ``--small`` takes less of all
+(about 5 minutes), and rows can be named: ``python benchmarks/bulk.py --small rate kill``. ``--write
+docs/benchmarks.md`` puts the figures there.
 
 A prompt is 39 words, explained by leave-one-out in 40 requests. The server is the stand-in of
-`loopback`, a process of its own, with bodies of 53 KB and answers after 0.3 s. Everything that is
-measured runs in a process of its own. CPU is process time, never wall time.
+`loopback`, a process of its own, with bodies of 53 KB. Everything that is measured runs in a
+process of its own (`bulk_runs`, `bulk_peers_clients`). CPU is process time, never wall time. Where
+that is allowed, everything runs in a network namespace with nothing but loopback in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-import json
+import os
+import platform
 import random
-import resource
-import subprocess
+import sqlite3
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
-from typing import Any
 
+import bulk_peers
 import loopback
+from bulk_peers import interrupt
+from bulk_prompts import REQUESTS
+from bulk_ray import ray
+from bulk_stand import Bench, MeasurementError, Report, Row, result, run, scores, server
+from ray_nodes import isolated
 
-_HERE = Path(__file__).resolve().parent
-_WORDS = 39
-_REQUESTS = _WORDS + 1
-
-
-# --- what is measured, in a process of its own ---------------------------------------------------
-
-
-def prompt(number: int) -> str:
-    """A prompt of 39 words that no other has one of."""
-    return " ".join(f"w{number}x{place}" for place in range(_WORDS))
+_INSIDE = "PIZZA_BENCHMARK_ISOLATED"
 
 
-class Rows:
-    """So many rows, made as they are read."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number in range(self.n):
-            yield {"id": number, "prompt": prompt(number), "topic": "none"}
-
-
-def instant(tokens: int = 16) -> Any:
-    """A backend that answers at once, with 20 alternatives per token: all but the HTTP call."""
-    import numpy as np
-
-    from pizza.abc import Backend
-    from pizza.capability import Capability
-    from pizza.completion import Completion, Reply, Usage
-
-    rng = np.random.default_rng(0)
-    words = tuple(f" tok{i}" for i in range(tokens))
-    shared = tuple(tuple(f" alt{i}x{j}" for j in range(20)) for i in range(tokens))
-    values = -np.sort(rng.exponential(5.0, (tokens, 20)).astype("f4"), axis=1).astype(float)
-
-    class Instant(Backend):
-        name = "instant"
-        identity = "instant"
-        capabilities = frozenset({Capability.COMPLETE, Capability.LOGPROBS})
-
-        async def answer(self, request: Any) -> Reply:
-            return Reply(
-                completion=Completion(
-                    text="".join(words),
-                    tokens=words,
-                    logprobs=values[:, 0],
-                    alternative_tokens=shared,
-                    alternative_logprobs=values,
-                    finish_reason="length",
-                    usage=Usage(prompt_tokens=50, completion_tokens=tokens),
-                )
-            )
-
-    return Instant()
-
-
-async def bare(n: int) -> dict[str, Any]:
-    """The same prompts in a session that keeps nothing on disk."""
-    import pizza
-
-    cpu = time.process_time()
-    async with pizza.Session(instant(), limits=pizza.Limits(max_concurrency=100)) as session:
-        async with session.attribute_many(
-            (row["prompt"] for row in Rows(n)),
-            concurrency=16,
-            evidence="complete",
-            generation=pizza.Generation(max_tokens=16),
-        ) as outcomes:
-            async for outcome in outcomes:
-                assert outcome.attribution is not None, outcome.error
-        return {"cpu_s": time.process_time() - cpu, "spent": session.statistics.calls}
-
-
-async def measured(n: int, run: str, port: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Make one run and say what it took."""
-    import pizza
-    from pizza import bulk
-    from pizza.events import Pace
-
-    paces: list[Pace] = []
-
-    def listen(event: Any) -> None:
-        if isinstance(event, Pace):
-            paces.append(event)
-
-    limits = pizza.Limits(
-        requests_per_minute=options.get("rpm"),
-        max_concurrency=options.get("concurrency", 100),
-        # The rate is measured, and not what an account has saved up.
-        burst_s=1.0 if options.get("rpm") else None,
-    )
-    cap = options.get("cap")
-    model: Any = "openai:m" if port else instant()
-    more = {"base_url": f"http://127.0.0.1:{port}/v1", "api_key": "sk-x"} if port else {}
-    cpu, wall = time.process_time(), time.perf_counter()
-    summary = await bulk.run(
-        Rows(n),
-        run,
-        model=model,
-        options={"evidence": "complete", "generation": pizza.Generation(max_tokens=16)},
-        limits=limits,
-        budget=pizza.Budget(max_calls=cap),
-        workers=options.get("workers", 16),
-        on_event=listen,
-        **more,
-    )
-    steady = [p for p in paces if p.at - paces[0].at >= 10 and p.done + 20 < p.total]
-    rate = None
-    if len(steady) > 1:
-        rate = (steady[-1].calls - steady[0].calls) / (steady[-1].at - steady[0].at)
-    return {
-        "reason": summary.reason,
-        "done": summary.done,
-        "spent": summary.spent.calls,
-        "cpu_s": time.process_time() - cpu,
-        "wall_s": time.perf_counter() - wall,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "rate": rate,
-    }
-
-
-# --- processes -----------------------------------------------------------------------------------
-
-
-def client(n: int, run: Path, port: int = 0, **options: Any) -> list[str]:
-    """The command of one measurement."""
-    given = json.dumps([n, str(run), port, options])
-    return [sys.executable, __file__, "--measure", given]
-
-
-def result(command: list[str]) -> dict[str, Any]:
-    """What a measurement printed, and how long its process took."""
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return {**found, "process_s": time.perf_counter() - began}
-
-
-@contextlib.contextmanager
-def server(*flags: str) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
-    """The stand-in server: its port, and a function that reads what it counted."""
-    command = [sys.executable, str(_HERE / "loopback.py"), "--body", "large", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            port = int(process.stdout.readline())
-
-            def read() -> dict[str, Any]:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=30) as answer:
-                    counted: dict[str, Any] = json.load(answer)
-                return counted
-
-            yield port, read
-        finally:
-            process.terminate()
-
-
-def say(what: str, value: float, limit: float, *, least: bool = False, unit: str = "") -> None:
-    """One line of the result."""
-    holds = value >= limit if least else value <= limit
-    sign = ">=" if least else "<="
-    mark = "holds" if holds else "FAILS"
-    print(f"{mark}   {what}: {value:.3g}{unit} {sign} {limit:g}{unit}", flush=True)
-
-
-# --- rows ----------------------------------------------------------------------------------------
-
-
-def rate(folder: Path, small: bool) -> None:
+def rate(bench: Bench) -> None:
     """The share of the allowed rate from the 10th second on; then resuming, and the store."""
-    n, rpm = (90, 6000.0) if small else (1000, 6000.0)
+    report, folder = bench.report, bench.folder / "rate"
+    n, rpm = (90, 6000.0) if bench.small else (1000, 6000.0)
     flags = ("--latency", "0.3", "--sigma", "0.4", "--rule", "full-minute")
-    with server(*flags, "--requests-per-minute", str(rpm)) as (port, read):
-        found = result(client(n, folder / "rate", port, rpm=rpm))
-        counted = read()
-        say(f"{n} prompts x {_REQUESTS}: share of the allowed rate",
-            (found["rate"] or 0.0) / (rpm / 60), 0.98, least=True)  # fmt: skip
-        say("requests refused (429)", counted["refused"], 5)
+    with server(*flags, "--requests-per-minute", str(rpm)) as stand:
+        # The rate is measured, and not what an account has saved up.
+        found = result(run(n, folder, stand.port, rpm=rpm, burst_s=1.0))
+        counted = stand.settled()
+        arrivals = stand.get("arrivals")
+        later = [at for at in arrivals if at - arrivals[0] >= 10]
+        share = (len(later) - 1) / (later[-1] - later[0]) / (rpm / 60)
+        report.must(f"{n:,} prompts x {REQUESTS} requests under 6,000 a minute: share of that rate "
+                    "from the 10th second to the last request, at the server", 100 * share, 98,
+                    least=True, unit=" %", digits=4)  # fmt: skip
+        report.must("of them refused (429)", counted["refused"], 5)
         cpu = 1000 * found["cpu_s"] / found["spent"]
-        print(f"        CPU per request, HTTP and reading the input included: {cpu:.2f} ms")
-        store = (folder / "rate" / "responses.sqlite").stat().st_size
+        report.note("CPU per request of that run, HTTP, reading the input and the start included",
+                    f"{cpu:.2f} ms")  # fmt: skip
+        stored = sum(path.stat().st_size for path in folder.glob("responses.sqlite*"))
         raw = counted["admitted"] * len(loopback.body("large"))
-        say("store / raw JSON", store / raw, 0.25)
-        again = result(client(n, folder / "rate", port, rpm=rpm))
-        say(f"resuming a finished run of {found['spent']:,} requests", again["process_s"], 5.0,
-            unit=" s")  # fmt: skip
-        say("requests that it sent", read()["requests"] - counted["requests"], 0)
+        report.must("store against the raw JSON of all answers", 100 * stored / raw, 25, unit=" %")
+        again = result(run(n, folder, stand.port, rpm=rpm, burst_s=1.0))
+        report.must(f"resuming a finished run of {found['spent']:,} requests, with the start of "
+                    "Python", again["process_s"], 5, unit=" s")  # fmt: skip
+        report.must("requests that it sent", stand.stats()["requests"] - counted["requests"], 0)
 
 
-def memory(folder: Path, small: bool) -> None:
-    """Peak memory of many prompts against that of 100."""
-    many = 1000
-    if small:
-        few = result(client(100, folder / "few"))
-        most = result(client(many, folder / "many"))
-    else:
-        with server("--latency", "0.05") as (port, _):
-            few = result(client(100, folder / "few", port))
-            most = result(client(many, folder / "many", port))
-    ratio = most["peak_mb"] / few["peak_mb"]
-    print(
-        f"        peak: {few['peak_mb']:.0f} MB of 100, {most['peak_mb']:.0f} MB of {many} prompts"
-    )
-    say(f"peak memory, {many} prompts / 100", ratio, 1.3)
-    done = client(many, folder / "many")
-    if small:
-        again = result(done)
-        say(f"resuming a finished run of {most['spent']:,} requests", again["process_s"], 5.0,
-            unit=" s")  # fmt: skip
-        say("requests that it sent", again["spent"] - most["spent"], 0)
-
-
-def overhead(folder: Path, small: bool) -> None:
+def overhead(bench: Bench) -> None:
     """CPU of everything but the HTTP call: plan, cache, store, scores, parts."""
-    n = 100 if small else 1000
-    start = result(client(1, folder / "start"))
-    found = result(client(n, folder / "overhead"))
-    cpu = (found["cpu_s"] - start["cpu_s"]) / (found["spent"] - start["spent"])
-    say("CPU per request of everything but the HTTP call", 1000 * cpu, 0.35, unit=" ms")
-    start = result(client(1, folder / "bare", bare=True))
-    found = result(client(n, folder / "bare", bare=True))
-    cpu = (found["cpu_s"] - start["cpu_s"]) / (found["spent"] - start["spent"])
-    print(f"        of it a session without directory and store: {1000 * cpu:.2f} ms")
+    n = 100 if bench.small else 1000
+    for kind, words in (("bulk", "everything but the HTTP call"), ("bare", "")):
+        first = result(run(1, bench.folder / f"first-{kind}", kind=kind))
+        found = result(run(n, bench.folder / kind, kind=kind))
+        cpu = 1000 * (found["cpu_s"] - first["cpu_s"]) / (found["spent"] - first["spent"])
+        if words:
+            report_to = f"CPU per request of {words} (16 tokens, 20 alternatives)"
+            bench.report.must(report_to, cpu, 0.35, unit=" ms")
+        else:
+            bench.report.note("of it in a session without directory and store", f"{cpu:.2f} ms")
+    if bench.small:
+        again = result(run(n, bench.folder / "bulk"))
+        bench.report.note(f"resuming that run of {n * REQUESTS:,} requests",
+                          f"{again['process_s']:.1f} s")  # fmt: skip
 
 
-def cap(folder: Path, small: bool) -> None:
-    """A cap of 1,000 requests at 200 in flight, over three runs."""
-    with server("--latency", "0.05") as (port, read):
+def cap(bench: Bench) -> None:
+    """A cap of 1,000 requests at 200 in flight, over three runs of one directory."""
+    with server("--latency", "0.05") as stand:
         for _ in range(3):
-            found = result(client(100, folder / "cap", port, cap=1000, concurrency=200, workers=64))
-        say("requests that the server counted under a cap of 1,000", read()["requests"], 1000)
-        print(f"        the run ended by: {found['reason']}")
+            found = result(run(100, bench.folder / "cap", stand.port, cap=1000, concurrency=200,
+                               workers=64))  # fmt: skip
+        counted = stand.settled()
+    bench.report.must("requests that the server counted under a cap of 1,000 with 200 in flight, "
+                      f"over three runs (ended by: {found['reason']})", counted["requests"], 1000,
+                      digits=4)  # fmt: skip
 
 
-def kill(folder: Path, small: bool) -> None:
-    """SIGKILL at random moments: the results are those of an undisturbed run."""
-    kills, n, flying = (5 if small else 20), (40 if small else 200), 50
+def kill(bench: Bench) -> None:
+    """SIGKILL at random moments of one run: what was in flight, what was sent twice, results."""
+    kills, n, flying = (5, 40, 50) if bench.small else (20, 200, 50)
     rng = random.Random(1)
-    with server("--latency", "0.1") as (port, read):
-        calm = result(client(n, folder / "calm", port, concurrency=flying))
-        first = read()["requests"]
+    folder = bench.folder / "killed"
+    answers = ("--latency", "0.3", "--sigma", "0.4")
+    with server(*answers) as stand:
+        result(run(n, bench.folder / "calm", stand.port, concurrency=flying))
+    flew: list[int] = []
+    with server(*answers) as stand:
+        order = run(n, folder, stand.port, concurrency=flying)
         for turn in range(kills):
-            process = subprocess.Popen(client(n, folder / "killed", port, concurrency=flying))
-            goal = first + (turn + rng.random()) / kills * calm["spent"]
-            while process.poll() is None and read()["requests"] < goal:
-                time.sleep(0.02)
-            process.kill()
-            process.wait()
-        result(client(n, folder / "killed", port, concurrency=flying))
-        twice = read()["requests"] - first - calm["spent"]
-    say(f"requests sent twice per kill ({kills} kills, {flying} in flight)", twice / kills, flying)
-    same = scores(folder / "calm") == scores(folder / "killed")
-    say("results that differ from an undisturbed run's", float(not same), 0)
+            goal = round((turn + rng.random()) / kills * n * REQUESTS)
+            counted = interrupt(order, stand, goal)
+            flew.append(counted["distinct"] - _stored(folder))
+        result(order)
+        counted = stand.settled()
+    twice = counted["requests"] - counted["distinct"]
+    what = f"{kills} x SIGKILL over {n * REQUESTS:,} requests, {flying} in flight: "
+    bench.report.must(what + "most that were sent and not stored at one kill", max(flew), flying)
+    bench.report.must("requests that the server counted twice, all kills together, against those",
+                      twice, sum(flew), digits=5)  # fmt: skip
+    bench.report.note("of those, the server was still answering", f"{counted['abandoned']:,}")
+    differ = scores(bench.folder / "calm") != scores(folder)
+    bench.report.must("results that differ from an undisturbed run's", float(differ), 0)
 
 
-def scores(run: Path) -> dict[str, Any]:
-    """Scores by id."""
-    import pyarrow.parquet as parquet
+def _stored(folder: Path) -> int:
+    """Answers in a run's store."""
+    path = folder / "responses.sqlite"
+    if not path.exists():
+        return 0
+    store = sqlite3.connect(path)
+    try:
+        return int(store.execute("SELECT count(*) FROM answers").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # Killed before there was a table.
+    finally:
+        store.close()
 
-    table = parquet.read_table(run / "results", columns=["id", "output", "scores"])
-    return {row["id"]: (row["output"], row["scores"]) for row in table.to_pylist()}
+
+def fairness(bench: Bench) -> None:
+    """A short prompt in a session that is busy with long ones."""
+    with server("--latency", "0.1") as stand:
+        found = result(run(5 if bench.small else 15, bench.folder, stand.port, kind="neighbours"))
+    bench.report.note("one prompt of 39 words, 50 in flight: alone, and in a session that is busy "
+                      "with 16 prompts of 400 words (medians)",
+                      f"{found['alone']:.2f} s, {found['busy']:.2f} s")  # fmt: skip
 
 
-ROWS = {"rate": rate, "memory": memory, "overhead": overhead, "cap": cap, "kill": kill}
+ROWS: dict[str, Row] = {
+    "rate": rate,
+    "memory": bulk_peers.memory,
+    "overhead": overhead,
+    "cap": cap,
+    "kill": kill,
+    "fairness": fairness,
+    "ray": ray,
+    **bulk_peers.ROWS,
+}
+
+
+def machine() -> str:
+    """Where and when."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, load at the "
+        f"start {load}."
+    )
+
+
+def enclose() -> None:
+    """Start again in a network with nothing but loopback, where that is allowed."""
+    if not os.environ.get(_INSIDE):
+        os.environ[_INSIDE] = "1"
+        command = isolated([sys.executable, *sys.argv])
+        os.execvp(command[0], command)
 
 
 def main() -> None:
-    """Measure what was named."""
-    parser = argparse.ArgumentParser(description="bulk runs against what they must reach")
-    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
+    """Measure what was named; ends with 1 where something fails."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(ROWS)}; all by default")
     parser.add_argument("--small", action="store_true", help="less of everything")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--peers", default=os.environ.get("PIZZA_BENCHMARK_PEERS"),
+                        help="the Python in which mllm-shap and bespokelabs-curator are installed "
+                        "(default: $PIZZA_BENCHMARK_PEERS)")  # fmt: skip
+    parser.add_argument("--write", type=Path, help="put the figures into this page")
     options = parser.parse_args()
-    if options.measure:
-        n, run, port, more = json.loads(options.measure)
-        task = bare(n) if more.get("bare") else measured(n, run, port, more)
-        print(json.dumps(asyncio.run(task)))
-        return
+    if unknown := set(options.rows) - set(ROWS):
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
+    enclose()
+    report, where = Report(), machine()
     for name in options.rows or ROWS:
+        began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            ROWS[name](Path(folder), options.small)
+            bench = Bench(Path(folder), options.small, report, options.peers)
+            try:
+                ROWS[name](bench)
+            except MeasurementError as error:
+                report.failed += 1
+                print(f"FAILS   {name}: {error}", flush=True)
+        print(f"        ({name}: {time.perf_counter() - began:.0f} s)", flush=True)
+    if options.write:
+        report.write(options.write, where)
+    else:
+        print("\n" + report.markdown(where))
+    sys.exit(bool(report.failed))
 
 
 if __name__ == "__main__":

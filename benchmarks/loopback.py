@@ -7,7 +7,8 @@ else on a checksum of the body) and on how often it was asked, so they are the s
 client that is compared.
 
 ``python benchmarks/loopback.py --rule bucket-10 --requests-per-minute 600`` prints its port.
-``GET /stats`` gives what it counted, as JSON.
+``GET /stats`` gives what it counted, as JSON: "abandoned" are requests whose client went away
+before they were answered. ``GET /arrivals`` gives when each request came, in seconds.
 
 Its limits are those of `rules`.
 """
@@ -24,6 +25,7 @@ import signal
 import sys
 import time
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,6 +109,7 @@ class Stats:
     unauthorized: int = 0
     faults: int = 0
     connections: int = 0
+    abandoned: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
     tokens: float = 0.0
@@ -115,6 +118,7 @@ class Stats:
     last_sent: float | None = None
     seen: Counter[int] = field(default_factory=Counter)
     delivered: Counter[int] = field(default_factory=Counter)
+    arrivals: array[float] = field(default_factory=lambda: array("d"))
 
     def summary(self) -> dict[str, object]:
         """As plain JSON values; times are seconds since the first request."""
@@ -122,7 +126,7 @@ class Stats:
         plain: dict[str, object] = {
             k: v
             for k, v in vars(self).items()
-            if k not in ("seen", "delivered", "first", "last_admitted", "last_sent")
+            if k not in ("seen", "delivered", "arrivals", "first", "last_admitted", "last_sent")
         }
         plain["admitted_s"] = (self.last_admitted or first) - first
         plain["sent_s"] = (self.last_sent or first) - first
@@ -148,6 +152,7 @@ class Server(asyncio.Protocol):
         self.settings = settings
         self.stats = stats
         self.data = b""
+        self.unanswered = 0
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -159,6 +164,7 @@ class Server(asyncio.Protocol):
         """A client went away."""
         self.transport = None
         self.stats.connections -= 1
+        self.stats.abandoned += self.unanswered
 
     def data_received(self, data: bytes) -> None:
         """Part of a request, or more than one."""
@@ -178,9 +184,13 @@ class Server(asyncio.Protocol):
         if head.startswith(b"GET /stats"):
             self._write(200, json.dumps(self.stats.summary()).encode())
             return
+        if head.startswith(b"GET /arrivals"):
+            self._write(200, json.dumps(self.stats.arrivals.tolist()).encode())
+            return
         settings, stats = self.settings, self.stats
         now = time.monotonic()
         stats.requests += 1
+        stats.arrivals.append(now)
         stats.first = stats.first or now
         # "#123" in the prompt names a request, whatever else a client puts around it.
         name = re.search(rb"#(\d+)", content)
@@ -204,6 +214,7 @@ class Server(asyncio.Protocol):
         stats.tokens += cost
         stats.last_admitted = now
         stats.in_flight += 1
+        self.unanswered += 1
         stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
         seen = stats.seen[checksum]
         stats.seen[checksum] += 1
@@ -228,6 +239,7 @@ class Server(asyncio.Protocol):
     def _answer(self, checksum: int, fault: str, headers: bytes) -> None:
         stats, text = self.stats, self.settings.body
         stats.in_flight -= 1
+        self.unanswered -= 1
         stats.last_sent = time.monotonic()
         stats.faults += bool(fault)
         if self.transport is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-RULES = ("none", "full-minute", "bucket-10", "bucket-10-costly", "window")
+RULES = ("none", "full-minute", "second", "bucket-10", "bucket-10-costly", "window")
 
 
 class Bucket:
@@ -153,6 +153,7 @@ def make_rule(name: str, rpm: float | None, tpm: float | None, tpm_burst: float 
     if rpm is not None and name != "none":
         requests = {
             "full-minute": lambda: Bucket(rpm, rpm),
+            "second": lambda: Bucket(rpm, rpm / 60),
             "bucket-10": lambda: Bucket(rpm, 10),
             "bucket-10-costly": lambda: Bucket(rpm, 10, costly=True),
             "window": lambda: Window(rpm),
@@ -164,5 +165,5 @@ def best_s(name: str, rpm: float, n: int) -> float:
     """Seconds from the first to the last of ``n`` admissions when every one is used at once."""
     if name == "window":
         return 60.0 * ((n - 1) // rpm)
-    capacity = rpm if name == "full-minute" else 10.0
+    capacity = {"full-minute": rpm, "second": rpm / 60}.get(name, 10.0)
     return max(0.0, (n - capacity) / (rpm / 60))
