@@ -7,8 +7,17 @@ compute, and the driver does all input and output.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -473,7 +482,17 @@ class InternalsMethod(ABC):
 
 
 class ResponseCache(ABC):
-    """Stores answers under the canonical hash of their request. Values are opaque bytes."""
+    """Stores answers under the canonical hash of their request. Values are opaque bytes.
+
+    `get` and `put` are enough. A class that overrides one of them alone has `get_many` or
+    `put_many` built on it, whatever its parents do: no value passes by what it does to values.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for one, many in (("get", "get_many"), ("put", "put_many")):
+            if one in cls.__dict__ and many not in cls.__dict__:
+                setattr(cls, many, getattr(ResponseCache, many))
 
     @abstractmethod
     async def get(self, key: str) -> bytes | None:
@@ -483,5 +502,36 @@ class ResponseCache(ABC):
     async def put(self, key: str, value: bytes) -> None:
         """Store; returns when a crash of the process can no longer lose the value."""
 
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """The stored values of those of the keys that have one.
+
+        By default as many `get` at the same time. A cache that can look many keys up at once
+        should do so: the requests of a round are looked up together.
+        """
+        found: dict[str, bytes | None] = {}
+
+        async def find(key: str) -> None:
+            found[key] = await self.get(key)
+
+        await _all_of([find(key) for key in keys])
+        return {key: value for key, value in found.items() if value is not None}
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        """Store all; returns when a crash of the process can no longer lose any of them.
+
+        By default as many `put` at the same time. Where it fails, each value is tried alone with
+        `put`.
+        """
+        await _all_of([self.put(key, value) for key, value in values.items()])
+
     async def aclose(self) -> None:  # noqa: B027 - closing nothing is a valid implementation
         """Write what is pending and free resources. Called once."""
+
+
+async def _all_of(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    if len(work) == 1:
+        await work[0]
+        return
+    async with asyncio.TaskGroup() as group:
+        for one in work:
+            group.create_task(one)

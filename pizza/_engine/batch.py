@@ -40,13 +40,14 @@ class Round:
 
     def __init__(self, workers: int, changed: asyncio.Event) -> None:
         self._free = workers
+        self._looked_up = 0
         self._open = True
         self._changed = changed
 
     @property
     def coming(self) -> bool:
         """Whether another request may arrive without anything being answered first."""
-        return self._open and self._free > 0
+        return self._looked_up > 0 or (self._open and self._free > 0)
 
     def taken_from(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items."""
@@ -55,6 +56,15 @@ class Round:
             self._changed.set()
             yield item
         self._open = False
+        self._changed.set()
+
+    def looked_up(self, waiting: int) -> None:
+        """So many requests, taken and looked up, are about to be handed on."""
+        self._looked_up = waiting
+
+    def handed_on(self) -> None:
+        """One of them goes to the backend, or waits for something else than company."""
+        self._looked_up -= 1
         self._changed.set()
 
     def finished(self) -> None:

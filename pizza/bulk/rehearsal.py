@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -149,8 +149,15 @@ class Lookup(ResponseCache):
         """See `ResponseCache.get`."""
         return None if self._cache is None else await self._cache.get(key)
 
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `ResponseCache.get_many`."""
+        return {} if self._cache is None else await self._cache.get_many(keys)
+
     async def put(self, key: str, value: bytes) -> None:
         """Nothing: made-up answers are not kept."""
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        """Nothing, likewise."""
 
     async def aclose(self) -> None:
         """Close the cache."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pizza.abc import ResponseCache
@@ -30,17 +31,36 @@ class Store(ResponseCache):
         Raises:
             CacheError: The file cannot be read, or could not be written.
         """
-        if self.failure is not None:
-            raise CacheError(str(self.failure)) from self.failure
+        self._check()
         return await self._cache.get(key)
 
     async def put(self, key: str, value: bytes) -> None:
         """See `ResponseCache.put`."""
+        await self._write({key: value})
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `ResponseCache.get_many`.
+
+        Raises:
+            CacheError: As `get`.
+        """
+        self._check()
+        return await self._cache.get_many(keys)
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        """See `ResponseCache.put_many`."""
+        await self._write(values)
+
+    async def _write(self, values: Mapping[str, bytes]) -> None:
         try:
-            await self._cache.put(key, value)
+            await self._cache.put_many(values)
         except CacheError as error:
             self.failure = self.failure or error
             raise
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise CacheError(str(self.failure)) from self.failure
 
     async def aclose(self) -> None:
         """See `ResponseCache.aclose`."""

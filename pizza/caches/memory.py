@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 from pizza.abc import ResponseCache
 from pizza.errors import ConfigError
@@ -51,6 +52,16 @@ class MemoryCache(ResponseCache):
         while self._bytes > self._max_bytes and self._entries:
             _, dropped = self._entries.popitem(last=False)
             self._bytes -= len(dropped) + _OVERHEAD
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `ResponseCache.get_many`: one after the other, since none waits."""
+        found = [(key, await self.get(key)) for key in keys]
+        return {key: value for key, value in found if value is not None}
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        """See `ResponseCache.put_many`."""
+        for key, value in values.items():
+            await self.put(key, value)
 
     async def aclose(self) -> None:
         """Forget everything."""

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,17 @@ CREATE TABLE answers (
 _PAGE_BYTES = 32768
 """Seven answers of about 4 KB fit on one page; what does not fit on a small page is wasted."""
 _GROUP = 256
+_MOST = 2048
+"""Entries of one statement: SQLite takes 32,766 values."""
 _BUSY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
+    """Entries to read or to write, and who waits for it."""
+
     future: asyncio.Future[Any]
-    key: bytes
-    value: bytes | None = None
+    entries: Mapping[bytes, bytes]
 
 
 class _Damaged:
@@ -57,7 +60,8 @@ class _Damaged:
 
 
 _DAMAGED = _Damaged()
-_Batch = Callable[[sqlite3.Connection, Sequence[_Job]], list[Any]]
+_Batch = Callable[[sqlite3.Connection, Sequence[_Job]], Mapping[bytes, Any]]
+"""Reads or writes the entries of all jobs, and gives what was read."""
 
 
 class SqliteCache(ResponseCache):
@@ -80,16 +84,31 @@ class SqliteCache(ResponseCache):
         Raises:
             CacheError: The file cannot be used.
         """
-        value = await self._reader.do(_blob(key))
-        if isinstance(value, _Damaged):
-            warnings.warn(
-                f"the answer {key[:12]} in {self.path} is damaged; it is asked again.",
-                CacheWarning,
-                stacklevel=2,
-            )
-            return None
-        result: bytes | None = value
-        return result
+        return (await self._read((key,))).get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """See `ResponseCache.get_many`: one statement.
+
+        Raises:
+            CacheError: The file cannot be used.
+        """
+        return await self._read(keys)
+
+    async def _read(self, keys: Sequence[str]) -> dict[str, bytes]:
+        blobs = [_blob(key) for key in keys]
+        read: Mapping[bytes, Any] = await self._reader.do(dict.fromkeys(blobs, b""))
+        found: dict[str, bytes] = {}
+        for key, blob in zip(keys, blobs, strict=True):
+            value = read.get(blob)
+            if isinstance(value, _Damaged):
+                warnings.warn(
+                    f"the answer {key[:12]} in {self.path} is damaged; it is asked again.",
+                    CacheWarning,
+                    stacklevel=2,
+                )
+            elif value is not None:
+                found[key] = value
+        return found
 
     async def put(self, key: str, value: bytes) -> None:
         """See `ResponseCache.put`. Cancelling the caller does not stop the write.
@@ -97,7 +116,15 @@ class SqliteCache(ResponseCache):
         Raises:
             CacheError: The file cannot be written.
         """
-        await self._writer.do(_blob(key), value)
+        await self._writer.do({_blob(key): value})
+
+    async def put_many(self, values: Mapping[str, bytes]) -> None:
+        """See `ResponseCache.put_many`: one statement, all or nothing.
+
+        Raises:
+            CacheError: The file cannot be written.
+        """
+        await self._writer.do({_blob(key): value for key, value in values.items()})
 
     async def aclose(self) -> None:
         """Write what is pending, end both threads, close the file."""
@@ -116,7 +143,7 @@ class _Thread:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    async def do(self, key: bytes, value: bytes | None = None) -> Any:
+    async def do(self, entries: Mapping[bytes, bytes]) -> Any:
         if self._closed:
             raise CacheError(f"the cache {self._path} is closed.")
         if self._thread is None:
@@ -125,7 +152,7 @@ class _Thread:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(future, key, value))
+        self._jobs.put(_Job(future, entries))
         return await future
 
     async def aclose(self) -> None:
@@ -144,24 +171,27 @@ class _Thread:
             jobs, last = self._take()
             if not jobs:
                 continue
+            result: Any
             try:
                 if connection is None:
                     connection = connect(self._path)
-                results = self._batch(connection, jobs)
+                result = self._batch(connection, jobs)
             except (sqlite3.Error, OSError) as error:
-                results = [_unusable(self._path, error)] * len(jobs)
+                result = _unusable(self._path, error)
             except CacheError as error:
-                results = [error] * len(jobs)
-            _deliver(jobs, results)
+                result = error
+            _deliver(jobs, result)
         if connection is not None:
             connection.close()
 
     def _take(self) -> tuple[list[_Job], bool]:
         jobs: list[_Job] = []
+        entries = 0
         job = self._jobs.get()
         while job is not None:
             jobs.append(job)
-            if len(jobs) == _GROUP:
+            entries += len(job.entries)
+            if entries >= _GROUP:
                 return jobs, False
             try:
                 job = self._jobs.get_nowait()
@@ -248,11 +278,12 @@ def _checksum(key: bytes, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(key))
 
 
-def _read(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[Any]:
-    keys = list({job.key for job in jobs})
+def _read(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> Mapping[bytes, Any]:
+    keys = list({key: None for job in jobs for key in job.entries})
     found: dict[bytes, Any] = {}
     try:
-        found = _select(connection, keys)
+        for first in range(0, len(keys), _MOST):
+            found.update(_select(connection, keys[first : first + _MOST]))
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise
@@ -262,7 +293,7 @@ def _read(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[Any]:
                 found.update(_select(connection, [key]))
             except sqlite3.DatabaseError:
                 found[key] = _DAMAGED
-    return [found.get(job.key) for job in jobs]
+    return found
 
 
 def _select(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, Any]:
@@ -279,18 +310,32 @@ def _select(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, An
     }
 
 
-def _write(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> list[Any]:
-    rows = {job.key: job.value or b"" for job in jobs}
+def _write(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> Mapping[bytes, Any]:
+    rows = list({key: value for job in jobs for key, value in job.entries.items()}.items())
+    if len(rows) <= _MOST:
+        _insert(connection, rows)
+        return {}
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for first in range(0, len(rows), _MOST):
+            _insert(connection, rows[first : first + _MOST])
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return {}
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[bytes, bytes]]) -> None:
     marks = ",".join(["(?,?,?)"] * len(rows))
     values: list[Any] = []
-    for key, value in rows.items():
+    for key, value in rows:
         values += (key, _checksum(key, value), value)
     connection.execute(
         f"INSERT INTO answers (key, crc, value) VALUES {marks} "  # noqa: S608 - only marks
         "ON CONFLICT (key) DO UPDATE SET crc=excluded.crc, value=excluded.value",
         values,
     )
-    return [None] * len(jobs)
 
 
 def _unusable(path: Path, error: Exception) -> CacheError:
@@ -302,23 +347,19 @@ def _unusable(path: Path, error: Exception) -> CacheError:
     return failure
 
 
-def _deliver(jobs: Sequence[_Job], results: Sequence[Any]) -> None:
+def _deliver(jobs: Sequence[_Job], result: Any) -> None:
     loops = {job.future.get_loop() for job in jobs}
     for loop in loops:
-        pairs = [
-            (job.future, result)
-            for job, result in zip(jobs, results, strict=True)
-            if job.future.get_loop() is loop
-        ]
+        futures = [job.future for job in jobs if job.future.get_loop() is loop]
         try:
-            loop.call_soon_threadsafe(_resolve, pairs)
+            loop.call_soon_threadsafe(_resolve, futures, result)
         except RuntimeError:
             # The loop is gone, and with it everybody who waited.
             continue
 
 
-def _resolve(pairs: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in pairs:
+def _resolve(futures: Sequence[asyncio.Future[Any]], result: Any) -> None:
+    for future in futures:
         if future.done():
             continue
         if isinstance(result, Exception):
