@@ -34,7 +34,7 @@ async def run(
     options: Mapping[str, Any] | None = None,
     columns: Columns | None = None,
     split: str | None = None,
-    workers: int = 16,
+    workers: int | None = None,
     keep: str = "scores",
     part_rows: int = 512,
     circuit: int = 5,
@@ -58,7 +58,8 @@ async def run(
         columns: Which columns of the input mean what.
         split: Of a dataset.
         workers: Rows that are worked on at the same time; with another engine than the local, by
-            each of its processes.
+            each of its processes. By default 16; in this process 500 for a backend that answers in
+            batches (`Backend.batch_window_s`), so that one batch holds the requests of many rows.
         keep: ``"scores"``, or ``"full"``: the whole attribution with all answers as well.
         part_rows: Most rows of a part.
         circuit: Rows in a row that fail for a reason that is not theirs, after which the run
@@ -144,6 +145,8 @@ async def running(
 
 def _settings(**given: Any) -> Settings:
     for name in ("workers", "part_rows"):
+        if name == "workers" and given[name] is None:
+            continue
         if isinstance(given[name], bool) or not given[name] >= 1:
             raise ConfigError(f"{name} is at least 1, not {given[name]!r}.")
     if given["keep"] not in _KEEP:

@@ -77,7 +77,9 @@ async def _explain(work: Work, session: Session, writer: PartWriter) -> None:
 
     async with session.attribute_many(
         items(),
-        concurrency=work.settings.workers,
+        concurrency=work.settings.rows_at_once(
+            in_batches=session.backend.batch_window_s is not None
+        ),
         on_event=work.tell,
         **{"skip_failures": True, **work.settings.options},
     ) as outcomes:

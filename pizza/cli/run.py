@@ -93,14 +93,16 @@ def run(
     tpm: Tpm = None,
     concurrency: Concurrency = None,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             min=1,
-            help="Rows worked on at the same time; with ray, by each of its workers.",
+            help="Rows worked on at the same time; with ray, by each of its workers. By default "
+            "16, or 500 where answers come in batches.",
             rich_help_panel=LIMITS,
+            show_default=False,
         ),
-    ] = 16,
+    ] = None,
     engine: Annotated[
         str,
         typer.Option(

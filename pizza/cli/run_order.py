@@ -41,7 +41,7 @@ class RunOrder(Connection):
     perturbation: str
     metrics: Sequence[str]
     evidence: str
-    workers: int = 16
+    workers: int | None = None
     engine: str = "local"
     keep: str = "scores"
     circuit: int = 5

@@ -18,6 +18,7 @@ from pizza_openai.errors import UnknownModelError
 from support.server import served_model
 
 import pizza
+from pizza import bulk
 from pizza.completion import Reply
 from pizza.errors import (
     AuthError,
@@ -166,6 +167,24 @@ async def test_many_prompts_share_batches():
         assert all(outcome.error is None for outcome in found)
         # The first reference alone, then the other ones with its round, then their rounds.
         assert server.stats["batch_calls"]["create"] == 3
+
+
+async def test_a_run_puts_the_requests_of_many_rows_into_one_batch(tmp_path):
+    pytest.importorskip("pyarrow", reason="installed with the extra 'bulk'")
+    rows = [{"prompt": f"Bob has {n} pears. How many?"} for n in range(40)]
+    with serving() as server:
+        summary = await bulk.run(
+            rows,
+            tmp_path / "run",
+            model="openai-batch:embedded",
+            base_url=server.base_url,
+            backend_options={"journal": "off", **FAST, "gather_s": 0.5},
+            options={"evidence": "complete", "generation": pizza.Generation(max_tokens=4)},
+        )
+        assert (summary.reason, summary.done) == ("finished", 40)
+        # The first reference alone, then the other ones with its round, then their rounds: with
+        # as many rows at once as for single requests it would be twice as many.
+        assert server.stats["batch_calls"]["create"] <= 4
 
 
 async def test_the_price_is_half():

@@ -142,7 +142,7 @@ class RayEngine(Engine):
                 desk=desk,
                 opened=opened,
                 size=size,
-                rows=settings.workers,
+                rows=settings.rows_at_once(),
                 needs=needs,
                 patience_s=self._patience_s,
             )
