@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza.methods._fits.penalties import (
-    TINY,
     choose_lasso,
     choose_ridge,
+    choose_ridge_too,
+    lead_of,
     mean_square,
     ridge_basis,
     scaled_design,
-    spread_of,
+    spread_to_explain,
 )
 from pizza.methods._fits.regression import columns_alike, solve_columns
 from pizza.methods._fits.spike_slab import left_out, spike_slab
@@ -35,10 +36,6 @@ Part = Literal["lasso", "ridge", "spike-slab"]
 
 _TRUST = 0.2
 """Standard deviation of the shares around equal ones before any row was predicted."""
-
-_MANY = 512
-_ALL_BUT = 0.5
-"""Share of the variance that others explain above which many rows need no ridge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +71,7 @@ def blend(x: NDArray[Any], y: Floats, *, intercept: bool = True) -> Blend:
         intercept: Whether a constant is fitted.
     """
     x = np.asarray(x, dtype=np.float64)
-    known = np.isfinite(y)
-    # A column 0 that is undefined everywhere cannot decide; then the best known column does.
-    lead = 0 if known[:, 0].any() else int(known.sum(axis=0).argmax())
-    rows = known[:, lead]
+    lead, rows = lead_of(y)
     shares, penalties, r2, predicted = _choose(x[rows], y[rows, lead], intercept)
     held_out = np.full(len(y), np.nan)
     if lead == 0:
@@ -142,16 +136,15 @@ def _choose(
 ) -> tuple[dict[Part, float], dict[Part, float], float, Floats]:
     """Shares, penalties, R2 on rows left out and the predictions of these."""
     m, n = x.shape
-    spread = spread_of(y, None, intercept) if m else 0.0
-    if m < 4 or spread <= TINY * max(1.0, float(np.abs(y).max())):
+    spread = spread_to_explain(y, None, intercept)
+    if not spread:
         return {"ridge": 1.0}, {"ridge": float(n)}, float("nan"), np.full(m, np.nan)
     penalties: dict[Part, float] = {}
     predicted: dict[Part, Floats] = {"spike-slab": left_out(x, y, intercept)}
     penalties["lasso"], predicted["lasso"] = choose_lasso(x, y, None, intercept)
     table = np.column_stack(list(predicted.values()))
     best = 1.0 - mean_square(y[:, None] - table, None).min() / spread**2
-    if m < _MANY or best <= _ALL_BUT:
-        # With many rows and a good fit the decomposition costs more than it gives.
+    if choose_ridge_too(m, best):
         penalties["ridge"], predicted["ridge"] = choose_ridge(x, y, None, intercept)
         table = np.column_stack(list(predicted.values()))
     shares = stack(table, y)

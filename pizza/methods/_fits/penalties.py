@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Kind = Literal["lasso", "ridge"]
 
+_MANY = 512
+_ALL_BUT = 0.5
+"""Share of the variance that other fits explain above which many rows need no ridge."""
+
 FOLDS = 5
 """Parts that cross-validation leaves out in turn: a fifth of the calls each."""
 
@@ -215,6 +219,33 @@ def choose_ridge(
         if error < best_error:
             best, best_error = (float(penalty), y - residual), error
     return best
+
+
+def choose_ridge_too(m: int, r2: float) -> bool:
+    """Whether ridge is worth trying after fits that explain ``r2`` of ``m`` rows left out.
+
+    With many rows and a good fit its decomposition costs more than it gives.
+    """
+    return m < _MANY or r2 <= _ALL_BUT
+
+
+def lead_of(y: Floats) -> tuple[int, NDArray[np.bool_]]:
+    """The column of ``y`` (m, c) that chooses for all of them, and the rows that know it.
+
+    It is column 0; one that is undefined everywhere cannot decide, then the best known one does.
+    """
+    known = np.isfinite(y)
+    lead = 0 if known[:, 0].any() else int(known.sum(axis=0).argmax())
+    return lead, known[:, lead]
+
+
+def spread_to_explain(y: Floats, weights: Floats | None, intercept: bool) -> float:
+    """The spread of ``y`` (m,), or 0 where rows left out cannot choose.
+
+    So it is with fewer than four rows, and with a constant.
+    """
+    spread = spread_of(y, weights, intercept) if len(y) >= 4 else 0.0
+    return spread if spread > TINY * max(1.0, np.abs(y).max(initial=0.0)) else 0.0
 
 
 def mean_square(residuals: Floats, weights: Floats | None) -> Floats:

@@ -23,11 +23,13 @@ from pizza.methods._fits.penalties import (
     Kind,
     choose_lasso,
     choose_ridge,
+    choose_ridge_too,
     lasso_path,
+    lead_of,
     mean_square,
     ridge,
     scaled_design,
-    spread_of,
+    spread_to_explain,
     top_alpha,
 )
 
@@ -55,9 +57,6 @@ class Fit:
     held_out: Floats
 
 
-_MANY = 512
-
-
 @dataclass(frozen=True, slots=True)
 class _Choice:
     kind: Kind
@@ -70,19 +69,17 @@ def _choose(
     x: Floats, y: Floats, weights: Floats | None, intercept: bool, kinds: Sequence[Kind]
 ) -> _Choice:
     """The kind and strength of the penalty with the smallest error on rows left out."""
-    nothing = np.full(len(y), np.nan)
-    spread = spread_of(y, weights, intercept)
-    if len(y) < 4 or spread <= TINY * max(1.0, float(np.abs(y).max())):
-        return _Choice("ridge", float(x.shape[1]), float("nan"), nothing)
-    choices = []
+    spread = spread_to_explain(y, weights, intercept)
+    if not spread:
+        return _Choice("ridge", float(x.shape[1]), float("nan"), np.full(len(y), np.nan))
+    choices: list[_Choice] = []
     for kind in kinds:
+        if kind == "ridge" and choices and not choose_ridge_too(len(y), choices[-1].r2):
+            continue
         choose = choose_lasso if kind == "lasso" else choose_ridge
         penalty, held_out = choose(x, y, weights, intercept)
         error = float(mean_square((y - held_out)[:, None], weights)[0])
         choices.append(_Choice(kind, penalty, 1.0 - error / spread**2, held_out))
-        if len(y) >= _MANY and choices[-1].r2 > 0.5:
-            # With many rows and a good fit the decomposition for ridge costs more than it gives.
-            break
     return max(choices, key=lambda choice: choice.r2)
 
 
@@ -180,25 +177,21 @@ def fit(
         intercept: Whether a constant is fitted.
     """
     x = np.asarray(x, dtype=np.float64)
-    known = np.isfinite(y)
-    # A column 0 that is undefined everywhere cannot decide; then the best known column does.
-    lead = 0 if known[:, 0].any() else int(known.sum(axis=0).argmax())
-    rows = known[:, lead]
+    lead, rows = lead_of(y)
     w = None if row_weights is None else row_weights[rows]
-    choice = _choose(x[rows], y[rows, lead], w, intercept, kinds) if rows.any() else None
+    choice = _choose(x[rows], y[rows, lead], w, intercept, kinds)
     held_out = np.full(len(y), np.nan)
-    if choice is not None and lead == 0:
+    if lead == 0:
         held_out[rows] = choice.held_out
-    kind, penalty = (choice.kind, choice.penalty) if choice else ("ridge", 1.0)
     weights, intercepts = solve_columns(
-        x, y, kind, penalty, row_weights=row_weights, intercept=intercept
+        x, y, choice.kind, choice.penalty, row_weights=row_weights, intercept=intercept
     )
     return Fit(
-        kind=kind,
-        penalty=penalty,
+        kind=choice.kind,
+        penalty=choice.penalty,
         weights=weights,
         intercepts=intercepts,
-        cv_r2=choice.r2 if choice else float("nan"),
+        cv_r2=choice.r2,
         held_out=held_out,
     )
 
