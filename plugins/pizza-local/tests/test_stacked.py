@@ -8,6 +8,7 @@ import torch
 import transformers
 from pizza_local.chunks import Chunks, Stopped
 from pizza_local.counts import Counts
+from pizza_local.gradients.problem import Problem
 from pizza_local.gradients.stacked import Stacked, gpt2
 from support import tiny
 
@@ -139,11 +140,15 @@ def targets_of(n):
     return torch.arange(n) * 37 % 384
 
 
-def collect(engine, *arguments, **settings):
+def run(engine, points, positions, function, **settings):
     settings.setdefault("counts", Counts())
-    slices, values, gradients = zip(*engine.gradients(*arguments, **settings), strict=True)
+    return engine.gradients(positions, Problem(points=points, function=function, **settings))
+
+
+def collect(engine, points, *arguments, **settings):
+    slices, values, gradients = zip(*run(engine, points, *arguments, **settings), strict=True)
     covered = [i for chunk in slices for i in range(chunk.start, chunk.stop)]
-    assert covered == list(range(len(arguments[0])))
+    assert covered == list(range(len(points)))
     return torch.cat(values), torch.cat(gradients)
 
 
@@ -423,7 +428,7 @@ def test_the_callers_grad_mode_is_left_alone():
     with torch.inference_mode():
         points = points_of(model)
         got = []
-        for _, _, gradients in engine.gradients(points, POSITIONS, function, counts=Counts()):
+        for _, _, gradients in run(engine, points, POSITIONS, function):
             assert torch.is_inference_mode_enabled()
             got.append(gradients)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +24,9 @@ from pizza_local.encoding import InputToken
 from pizza_local.gradients import functions
 from pizza_local.gradients.engine import Engine
 from pizza_local.gradients.functions import Function
+from pizza_local.gradients.problem import Level, Problem
 from pizza_local.subjects import Subject
 from pizza_local.units import Aggregation, Assignment, aggregate
-
-Level = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -209,12 +208,7 @@ class View:
         rows: Tensor | None = None
         for side in self.sides:
             each = self.engine.values(
-                side.subject,
-                points[:, side.places],
-                _set(side.function),
-                layer=self.layer,
-                counts=self.counts,
-                stop=self.stop,
+                side.subject, self._problem(side, points, _set(side.function))
             )
             rows = self._add_values(rows, side, each)
         assert rows is not None  # noqa: S101 - there is at least one side
@@ -259,21 +253,25 @@ class View:
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Values of the positions, and gradients with row 0 = whole."""
         function = self._function(side)
-        found = self.engine.gradients(
-            side.subject,
-            points[:, side.places],
-            function,
-            level=level,
-            layer=self.layer,
-            counts=self.counts,
-            stop=self.stop,
-        )
-        for chunk, each, part in found:
+        problem = self._problem(side, points, function, level)
+        for chunk, each, part in self.engine.gradients(side.subject, problem):
             if level == "token":
                 weights = function.weights(each).to(part)
                 whole = torch.einsum("bn,bnld->bld", weights, part)
                 part = torch.cat([whole.unsqueeze(1), part], dim=1)
             yield chunk, each, part
+
+    def _problem(
+        self, side: Side, points: Tensor, function: Function, level: Level = "token"
+    ) -> Problem:
+        return Problem(
+            points=points[:, side.places],
+            function=function,
+            level=level,
+            layer=self.layer,
+            counts=self.counts,
+            stop=self.stop,
+        )
 
     def _spread(self, side: Side, part: Tensor) -> Tensor:
         """Gradients at a side's positions to all tokens of the view."""

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from pizza.abc import Findings
 from pizza.errors import ConfigError
+from pizza_local.gradients.problem import Level
 from pizza_local.methods.base import LocalMethod, TokenScores
 from pizza_local.subjects import Subject
 from pizza_local.units import Aggregation
-from pizza_local.view import Level, View
+from pizza_local.view import View
 
 
 class LookingMethod(LocalMethod):

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pizza_local.chunks import Chunks, Stopped
 from pizza_local.counts import Counts
-from pizza_local.gradients.functions import Function
+from pizza_local.gradients.problem import Problem
 from pizza_local.gradients.retained import Retained
 from pizza_local.gradients.stacked import Stacked
 from pizza_local.subjects import CausalSubject, Network, Subject
@@ -48,62 +47,30 @@ class Engine:
         return self._stacked is not None and isinstance(subject, CausalSubject)
 
     def gradients(
-        self,
-        subject: Subject,
-        points: Tensor,
-        function: Function,
-        *,
-        level: Literal["token", "sequence"] = "token",
-        layer: int = 0,
-        counts: Counts,
-        stop: threading.Event | None = None,
+        self, subject: Subject, problem: Problem
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """As `Retained.gradients`."""
         if self._fits(subject) and not self._checked:
-            self._check(subject, points, function, layer)
+            self._check(subject, problem)
         if isinstance(subject, CausalSubject) and self._stacked is not None:
-            return self._stacked.gradients(
-                points,
-                subject.positions,
-                function,
-                level=level,
-                layer=layer,
-                counts=counts,
-                stop=stop,
-            )
-        return self._retained.gradients(
-            subject, points, function, level=level, layer=layer, counts=counts, stop=stop
-        )
+            return self._stacked.gradients(subject.positions, problem)
+        return self._retained.gradients(subject, problem)
 
-    def values(
-        self,
-        subject: Subject,
-        points: Tensor,
-        function: Function,
-        *,
-        layer: int = 0,
-        counts: Counts,
-        stop: threading.Event | None = None,
-    ) -> Tensor:
-        """Values ``(b, n)`` of points ``(b, n_positions, d)``."""
-        return self._retained.values(
-            subject, points, function, layer=layer, counts=counts, stop=stop
-        )
+    def values(self, subject: Subject, problem: Problem) -> Tensor:
+        """Values ``(b, n)`` of the points."""
+        return self._retained.values(subject, problem)
 
-    def _check(self, subject: Subject, points: Tensor, function: Function, layer: int) -> None:
+    def _check(self, subject: Subject, problem: Problem) -> None:
         """Hold the hand-written backward against autograd, once, on what is asked for."""
         assert isinstance(subject, CausalSubject)  # noqa: S101 - `_fits` saw to it
         assert self._stacked is not None  # noqa: S101
         self._checked = True
-        aside = Counts()
-        one = points[:1]
+        one = replace(
+            problem, points=problem.points[:1], level="sequence", counts=Counts(), stop=None
+        )
         try:
-            ((_, _, fast),) = self._stacked.gradients(
-                one, subject.positions, function, level="sequence", layer=layer, counts=aside
-            )
-            ((_, _, sure),) = self._retained.gradients(
-                subject, one, function, level="sequence", layer=layer, counts=aside
-            )
+            ((_, _, fast),) = self._stacked.gradients(subject.positions, one)
+            ((_, _, sure),) = self._retained.gradients(subject, one)
         except Stopped:
             raise
         except Exception as error:
@@ -111,7 +78,7 @@ class Engine:
         else:
             largest = float(sure.abs().max())
             off = float((fast - sure).abs().max()) / max(largest, 1e-30)
-            if off <= _TOLERANCE.get(points.dtype, _COARSE) or not largest:
+            if off <= _TOLERANCE.get(problem.points.dtype, _COARSE) or not largest:
                 return
             reason = f"it is off by {off:.1e} of the largest gradient"
         self._stacked = None

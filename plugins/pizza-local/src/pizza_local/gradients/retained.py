@@ -6,19 +6,17 @@ Parameters are frozen meanwhile, so that no pass computes gradients for them.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pizza_local.chunks import Chunks, check
-from pizza_local.counts import Counts
 
 if TYPE_CHECKING:
-    from pizza_local.gradients.functions import Function
+    from pizza_local.gradients.problem import Problem
     from pizza_local.subjects import Subject
 
 _MOST = 64
@@ -54,26 +52,13 @@ class Retained:
         self._chunks = chunks
 
     def gradients(
-        self,
-        subject: Subject,
-        points: Tensor,
-        function: Function,
-        *,
-        level: Literal["token", "sequence"] = "token",
-        layer: int = 0,
-        counts: Counts,
-        stop: threading.Event | None = None,
+        self, subject: Subject, problem: Problem
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Gradients with respect to points.
 
         Args:
             subject: The function of the points.
-            points: ``(b, n_positions, d)`` at ``layer``.
-            function: What is differentiated.
-            level: ``"token"``: one gradient per output position. ``"sequence"``: one of the whole.
-            layer: Where the points are.
-            counts: Where passes are counted.
-            stop: Set when the caller is gone.
+            problem: The points, and what is differentiated there.
 
         Yields:
             ``(slice of points, values (b', n), gradients (b', r, n_positions, d))`` with r = n or
@@ -81,14 +66,15 @@ class Retained:
 
         Cost: one forward and, per chunk, n backwards or one.
         """
-        n = len(subject.targets)
+        n, counts = len(subject.targets), problem.counts
+        points, function = problem.points, problem.function
 
         def work(chunk: slice) -> tuple[Tensor, Tensor]:
             leaf = points[chunk].detach().clone().requires_grad_(True)
             with frozen(subject.network.model), torch.enable_grad():
-                each = function.each(subject.logits(leaf, layer))
+                each = function.each(subject.logits(leaf, problem.layer))
                 counts.forward(len(leaf) * subject.length)
-                if level == "sequence":
+                if problem.level == "sequence":
                     seeds = [(each, function.weights(each))]
                 else:
                     seeds = [
@@ -96,7 +82,7 @@ class Retained:
                     ]
                 rows = []
                 for number, (value, seed) in enumerate(seeds):
-                    check(stop)
+                    check(problem.stop)
                     (row,) = torch.autograd.grad(
                         value, leaf, seed.detach(), retain_graph=number + 1 < len(seeds)
                     )
@@ -105,38 +91,29 @@ class Retained:
             return each.detach(), torch.stack(rows, dim=1)
 
         most = max(1, min(_MOST, _POSITIONS // subject.length))
-        rows = n if level == "token" else 1
+        rows = n if problem.level == "token" else 1
         size = points[0].numel() * points.element_size()
         # What a graph keeps per position is some thirty times the width, per layer.
         each_bytes = size * (30 * max(1, subject.n_layers) + 2 * rows)
-        key = ("retained", level, subject.length)
+        key = ("retained", problem.level, subject.length)
         yield from (
             (chunk, values, gradients)
             for chunk, (values, gradients) in self._chunks.run(
-                key, len(points), each_bytes, most, work, stop
+                key, len(points), each_bytes, most, work, problem.stop
             )
         )
 
-    def values(
-        self,
-        subject: Subject,
-        points: Tensor,
-        function: Function,
-        *,
-        layer: int = 0,
-        counts: Counts,
-        stop: threading.Event | None = None,
-    ) -> Tensor:
-        """Values ``(b, n)`` of points ``(b, n_positions, d)``, without gradients."""
+    def values(self, subject: Subject, problem: Problem) -> Tensor:
+        """Values ``(b, n)`` of the points, without gradients."""
+        points = problem.points
 
         def work(chunk: slice) -> Tensor:
             with torch.no_grad():
-                counts.forward((chunk.stop - chunk.start) * subject.length)
-                return function.each(subject.logits(points[chunk], layer))
+                problem.counts.forward((chunk.stop - chunk.start) * subject.length)
+                return problem.function.each(subject.logits(points[chunk], problem.layer))
 
         most = max(1, min(_MOST, _POSITIONS // subject.length))
         each_bytes = 40 * points[0].numel() * points.element_size()
         key = ("values", subject.length)
-        return torch.cat(
-            [v for _, v in self._chunks.run(key, len(points), each_bytes, most, work, stop)]
-        )
+        done = self._chunks.run(key, len(points), each_bytes, most, work, problem.stop)
+        return torch.cat([values for _, values in done])

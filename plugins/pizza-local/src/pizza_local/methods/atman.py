@@ -17,9 +17,10 @@ from pizza_local.attending.places import complete, row_bytes, transformer
 from pizza_local.attending.replaced import attending
 from pizza_local.attending.rows import refuse_layer
 from pizza_local.attending.suppressing import Mode, Suppressor
+from pizza_local.gradients.problem import Level
 from pizza_local.methods.base import local
 from pizza_local.subjects import Subject
-from pizza_local.view import Level, Side, View
+from pizza_local.view import Side, View
 
 _MOST = 64
 _POSITIONS = 4096

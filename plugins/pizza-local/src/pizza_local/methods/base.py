@@ -15,8 +15,9 @@ from torch import Tensor
 from pizza.abc import Findings, InternalsMethod
 from pizza.errors import CapabilityError, ConfigError
 from pizza_local.gradients.functions import check_name
+from pizza_local.gradients.problem import Level
 from pizza_local.units import Aggregation, check_aggregation
-from pizza_local.view import Level, View
+from pizza_local.view import View
 
 _CANCELLED = 1e-4
 """Sums below this share of their terms have cancelled."""

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from pizza.errors import ConfigError
 from pizza_local.chunks import Chunks, check
-from pizza_local.counts import Counts
 from pizza_local.gradients.stacked import gpt2, llama, sweep
 from pizza_local.gradients.stacked.attention import Places
 from pizza_local.gradients.stacked.block import Network, Rope
@@ -21,7 +19,7 @@ from pizza_local.gradients.stacked.inspect import is_plain
 from pizza_local.gradients.stacked.rows import Rows
 
 if TYPE_CHECKING:
-    from pizza_local.gradients.functions import Function
+    from pizza_local.gradients.problem import Problem
 
 # Rows of a product from which on more rows make it no faster.
 _ROWS = {"cpu": 2304}
@@ -67,15 +65,7 @@ class Stacked:
         return None
 
     def gradients(
-        self,
-        points: Tensor,
-        positions: Tensor,
-        function: Function,
-        *,
-        level: Literal["token", "sequence"] = "token",
-        layer: int = 0,
-        counts: Counts,
-        stop: threading.Event | None = None,
+        self, positions: Tensor, problem: Problem
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Gradients with respect to the hidden states that enter a layer.
 
@@ -83,15 +73,10 @@ class Stacked:
         largest; models with RMSNorm, which transformers computes in fp32, to 1e-6 in fp64.
 
         Args:
-            points: ``[B, L, D]``: ``inputs_embeds`` of the model's forward for layer 0, else what
-                enters block ``layer``; with as many layers as there are, the final norm.
             positions: ``[n]``, ascending: whose logits predict the output tokens.
-            function: What is differentiated there.
-            level: "token": each output token apart; "sequence": their weighted sum.
-            layer: Where to.
-            counts: Added to: forwards the positions of a chunk up to the last of ``positions``,
-                backwards every pair of target and position that the target sees.
-            stop: Set when the caller was cancelled.
+            problem: The points ``[B, L, D]``, and what is differentiated there. Its counts get as
+                forwards the positions of a chunk up to the last of ``positions``, as backwards
+                every pair of target and position that the target sees.
 
         Yields:
             A slice of ``range(B)``; the function there, ``[b, n]``; gradients ``[b, R, L, D]``,
@@ -105,15 +90,15 @@ class Stacked:
         Cost: one forward pass per chunk of points, and one backward pass per chunk of targets.
         """
         n_layers = len(self._network.blocks)
-        if not 0 <= layer <= n_layers:
+        if not 0 <= problem.layer <= n_layers:
             raise ConfigError(
-                f"there is no layer {layer}: this model has inputs (0), outputs of blocks "
+                f"there is no layer {problem.layer}: this model has inputs (0), outputs of blocks "
                 f"(1 to {n_layers - 1}) and what enters the final norm ({n_layers})."
             )
-        job = _Job(self, points, positions, function, level, layer, counts, stop)
-        key = ("stacked", level, layer, len(positions), job.length)
+        job = _Job(self, positions, problem)
+        key = ("stacked", problem.level, problem.layer, len(positions), job.length)
         chunks = self._chunks.run(
-            key, len(points), job.bytes_each, job.points_at_once, job.work, stop
+            key, len(problem.points), job.bytes_each, job.points_at_once, job.work, problem.stop
         )
         for chunk, (each, gradients) in chunks:
             yield chunk, each, gradients
@@ -122,26 +107,17 @@ class Stacked:
 class _Job:
     """One call of `Stacked.gradients`: what does not change from chunk to chunk."""
 
-    def __init__(
-        self,
-        engine: Stacked,
-        points: Tensor,
-        positions: Tensor,
-        function: Function,
-        level: Literal["token", "sequence"],
-        layer: int,
-        counts: Counts,
-        stop: threading.Event | None,
-    ) -> None:
+    def __init__(self, engine: Stacked, positions: Tensor, problem: Problem) -> None:
+        points = problem.points
         self._network = engine._network
         self._chunks = engine._chunks
-        self._blocks = self._network.blocks[layer:]
-        self._begin = layer == 0
+        self._blocks = self._network.blocks[problem.layer :]
+        self._begin = problem.layer == 0
         self._points = points
-        self._function = function
-        self._apart = level == "token"
-        self._counts = counts
-        self._stop = stop
+        self._function = problem.function
+        self._apart = problem.level == "token"
+        self._counts = problem.counts
+        self._stop = problem.stop
         places: list[int] = positions.tolist()
         self._positions = Places(positions.to(points.device), places)
         self.length = places[-1] + 1
