@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -234,17 +234,34 @@ class Evidence:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Answers(Sequence[str | None]):
     """What the model wrote for each coalition, ``None`` where a text was scored.
 
-    Attributes:
-        texts: The same as a tuple.
-        evidence: The answers whole, per question.
+    Args:
+        texts: The texts.
+        evidence: The answers whole, per question, or a function that packs them: it is called when
+            somebody reads them, and once.
     """
 
-    texts: tuple[str | None, ...]
-    evidence: tuple[Evidence, ...] = ()
+    __slots__ = ("_evidence", "texts")
+
+    def __init__(
+        self,
+        texts: tuple[str | None, ...],
+        evidence: tuple[Evidence, ...] | Callable[[], tuple[Evidence, ...]] = (),
+    ) -> None:
+        self.texts = texts
+        self._evidence = evidence
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The answers whole, per question.
+
+        Cost: no request; the first time about 0.1 ms an answer.
+        """
+        if not isinstance(self._evidence, tuple):
+            self._evidence = self._evidence()
+        return self._evidence
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -292,13 +309,16 @@ def pack(
 
     def numbered(texts: Sequence[str]) -> NDArray[np.int32]:
         for text in texts:
-            if text not in number:
-                number[text] = len(number)
-        return frozen_array([number[text] for text in texts], dtype=np.int32)
+            number.setdefault(text, len(number))
+        return frozen_array(list(map(number.__getitem__, texts)), dtype=np.int32)
 
     same = completion.tokens == reference.tokens
     ids = completion.token_ids
     rows, values = completion.alternative_tokens, completion.alternative_logprobs
+    logprobs = completion.logprobs
+    if logprobs is not None and logprobs.base is not None:
+        # A view would keep all the numbers of the answer in memory.
+        logprobs = frozen_array(logprobs.copy())
     counts = listed = values_listed = None
     if alternatives and rows is not None and values is not None:
         counts = frozen_array([len(row) for row in rows], dtype=np.int32)
@@ -312,7 +332,7 @@ def pack(
             if ids is None or (same and ids == reference.token_ids)
             else frozen_array(ids, dtype=np.int64)
         ),
-        logprobs=completion.logprobs,
+        logprobs=logprobs,
         counts=counts,
         alternatives=listed,
         alternative_logprobs=values_listed,

@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Completion` <-> bytes, for caches. Lossless: a cached answer scores exactly as a fresh one.
 
-Layout: ``b"PZ1"``, CRC-32 of the rest, one byte that names the compression, length of the
-compressed texts, the compressed texts (msgpack), then the numbers as they are: float32 where
-nothing is lost by it (most servers compute in it), else float64. Compressing the numbers too
-would cost more time than it saves space: their low bits are noise.
+Layout: ``b"PZ1"``, CRC-32 of the rest, one byte that names the compression, length of the texts,
+the texts (msgpack), then the numbers as they are: float32 where nothing is lost by it (most
+servers compute in it), else float64. Compressing the numbers too would cost more time than it
+saves space: their low bits are noise. Texts are compressed where there are many of them: for a
+few kilobytes it would be the most expensive step of a request.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from pizza.completion import Completion, Usage
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _MAGIC = b"PZ1"
 _HEAD = struct.Struct("<3sI")
 _FORM = struct.Struct("<cI")
 _ZLIB = b"z"
+_PLAIN = b"n"
 _ZLIB_LEVEL = 1
+_SHORT = 4096
+"""Bytes of texts up to which they are not compressed: about 20 tokens with 20 alternatives."""
 
 
 class DamagedError(ValueError):
@@ -49,10 +57,7 @@ _decoder = msgspec.msgpack.Decoder(_Texts)
 def encode(completion: Completion) -> bytes:
     """The bytes of a completion."""
     logprobs, values = completion.logprobs, completion.alternative_logprobs
-    numbers = [array.ravel() for array in (logprobs, values) if array is not None]
-    flat = np.concatenate(numbers) if numbers else np.empty(0)
-    narrow = flat.astype("<f4")
-    single = np.array_equal(narrow, flat)
+    numbers, single = _numbers(logprobs, values)
     texts = _encoder.encode(
         _Texts(
             text=completion.text,
@@ -68,11 +73,27 @@ def encode(completion: Completion) -> bytes:
             token_ids=completion.token_ids,
         )
     )
-    # zlib, because every Python has it: one cache file serves environments with other packages.
-    packed = zlib.compress(texts, _ZLIB_LEVEL)
-    stored: bytes = (narrow if single else flat.astype("<f8")).tobytes()
-    body = _FORM.pack(_ZLIB, len(packed)) + packed + stored
+    kind, packed = _PLAIN, texts
+    if len(texts) > _SHORT:
+        # zlib, because every Python has it: one cache file serves environments with other packages.
+        kind, packed = _ZLIB, zlib.compress(texts, _ZLIB_LEVEL)
+    body = b"".join((_FORM.pack(kind, len(packed)), packed, numbers))
     return _HEAD.pack(_MAGIC, zlib.crc32(body)) + body
+
+
+def _numbers(*arrays: NDArray[np.float64] | None) -> tuple[bytes, bool]:
+    """The arrays' bytes, and whether they are float32."""
+    there = [array.ravel() for array in arrays if array is not None]
+    if not there:
+        return b"", True
+    wide = np.concatenate(there).astype("<f8", copy=False)
+    # Out of range is infinite, and not the same bits any more.
+    with np.errstate(over="ignore"):
+        narrow = wide.astype("<f4")
+    stored: bytes = wide.tobytes()
+    if narrow.astype("<f8").tobytes() == stored:
+        return narrow.tobytes(), True
+    return stored, False
 
 
 def decode(data: bytes) -> Completion:
@@ -97,6 +118,8 @@ def decode(data: bytes) -> Completion:
 
 
 def _unpack(kind: bytes, packed: bytes) -> bytes:
+    if kind == _PLAIN:
+        return packed
     if kind != _ZLIB:
         raise DamagedError(f"compressed by {kind!r}, which this version cannot read")
     return zlib.decompress(packed)

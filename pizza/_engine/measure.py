@@ -141,9 +141,9 @@ class Measurement:
     def answers(self) -> Answers:
         """What the model wrote, in the same order; ``None`` where only a target was scored.
 
-        With the evidence: all answers whole, packed.
+        With the evidence: all answers whole, packed when it is read.
         """
-        return Answers(tuple(self._answers), self._keeper.evidence(len(self._answers)))
+        return Answers(tuple(self._answers), self._keeper.later(len(self._answers)))
 
     async def values(self, coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
         """``v(S) = floor - effect(S)`` of coalitions ``(m, n_units)``; returns ``(m, n_columns)``.
@@ -202,10 +202,11 @@ class Measurement:
                 if outcome.answer is None:
                     self._failed(first + at, outcome.error)
                     continue
+                completion = outcome.answer.completion
                 self._account.add(outcome.answer)
-                self._keeper.keep(number, first + at, outcome.answer.completion)
+                self._keeper.keep(number, first + at, completion, outcome.answer.packed)
                 group = waiting.setdefault(number, [])
-                group.append((first + at, outcome.answer.completion))
+                group.append((first + at, completion))
                 if turn == len(self._asked) - 1:
                     self._done += 1
                 if len(group) >= self._group_of(self._questions[number]):
