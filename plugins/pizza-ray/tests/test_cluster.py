@@ -146,3 +146,25 @@ def test_one_gpu_for_each_worker_and_a_deadly_row_fails_alone(arena):
         assert re.fullmatch(r"\d+", device)
         homes.setdefault(process, set()).add((node, device))
     assert all(len(places) == 1 for places in homes.values())
+
+
+def test_a_cluster_that_is_started_here_is_on_loopback_and_ends_with_the_run(arena):
+    found = arena.do("own")
+    assert found["reached"], found["done"]
+    assert (found["during"], found["after"]) == (1, 0)
+    # 127.0.0.1, as itself and as IPv6 writes it.
+    assert set(found["listening"]) <= {"0100007F", "0000000000000000FFFF00000100007F"}
+    assert (found["done"]["code"], found["done"]["done"]) == (0, 6), found["done"]
+
+
+def test_sigterm_ends_it_in_good_order_and_what_is_known_is_written(arena):
+    found = arena.do("interrupt", n=40, at=150)
+    assert found["reached"]
+    assert found["first"]["code"] == 130, found["first"]
+    assert "Interrupted" in found["first"]["err"]
+    assert "SIGTERM received" not in found["first"]["err"]
+    assert found["reason"] == "interrupted"
+    assert found["kept"] > 0
+    assert found["last"]["code"] == 0, found["last"]
+    assert len(found["found"]["ids"]) == len(set(found["found"]["ids"])) == 40
+    assert sent_twice(found["seen"]) <= 50

@@ -7,14 +7,16 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pizza.errors import ConfigError
 
 _LOOPBACK = "127.0.0.1"
+_STORE_BYTES = 128 << 20
+"""Shared memory of a cluster that is started here; by default Ray takes a third of all memory."""
 _QUIET = {"logging_level": "error", "log_to_driver": False}
 
 
@@ -83,10 +85,11 @@ async def joined(address: str | None, init: Mapping[str, Any]) -> AsyncIterator[
     ours = not ray.is_initialized()
     if ours:
         address = address or os.environ.get("RAY_ADDRESS")
-        if _starts(address):
-            _start(ray, init)
-        else:
-            await asyncio.to_thread(_init, ray, {**_QUIET, "address": address, **init})
+        with _signal_kept():
+            if address in (None, "", "local"):
+                _start(ray, init)
+            else:
+                await asyncio.to_thread(_init, ray, {**_QUIET, "address": address, **init})
     try:
         found = await asyncio.to_thread(ray.cluster_resources)
         yield Cluster(
@@ -100,8 +103,15 @@ async def joined(address: str | None, init: Mapping[str, Any]) -> AsyncIterator[
             await asyncio.to_thread(ray.shutdown)
 
 
-def _starts(address: str | None) -> bool:
-    return address in (None, "", "local")
+@contextmanager
+def _signal_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, below Python as well; whoever handled it goes on doing so."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _start(ray: Any, init: Mapping[str, Any]) -> None:
@@ -112,22 +122,18 @@ def _start(ray: Any, init: Mapping[str, Any]) -> None:
             "start one with ray start --head and name it (address='auto')."
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray takes SIGTERM for itself; whoever handled it goes on doing so.
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        _init(
-            ray,
-            {
-                **_QUIET,
-                "address": "local",
-                "include_dashboard": False,
-                # Ray's own choice is the address that others can reach.
-                "_node_ip_address": _LOOPBACK,
-                **init,
-            },
-        )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    _init(
+        ray,
+        {
+            **_QUIET,
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _STORE_BYTES,
+            # Ray's own choice is the address that others can reach.
+            "_node_ip_address": _LOOPBACK,
+            **init,
+        },
+    )
 
 
 def _init(ray: Any, options: Mapping[str, Any]) -> None:

@@ -57,7 +57,8 @@ class Hired:
         try:
             return await getattr(self._actor, method).remote(*arguments)
         except ray.exceptions.RayActorError as error:
-            raise WorkerLost(str(error)) from error
+            # The rest of what Ray says is about processes, and it has been said on standard error.
+            raise WorkerLost(str(error).partition("\n")[0]) from error
         except ray.exceptions.RayTaskError as error:
             raise PluginError(
                 f"the worker {self.name} failed in {method}: {error}. This is a bug in pizza-ray."
@@ -253,6 +254,9 @@ class Crew:
                 group.create_task(_quietly(hired.close()))
         self._alive.clear()
         await self.feed.aclose()
+        # Parts of workers that died before anybody knew of them.
+        for left in self.work.directory.results.glob(".part-*.tmp"):
+            left.unlink(missing_ok=True)
 
     def start(self, name: str, incarnation: int) -> Any:
         """A new actor; it may have to wait for a place."""
@@ -324,15 +328,17 @@ class Crew:
             self._serving.discard(post)
 
     async def _ready(self, hired: Hired) -> None:
-        opening = asyncio.create_task(hired.open(self._order, self._key))
+        placed = asyncio.create_task(hired.call("here"))
         try:
-            while not opening.done():
-                await asyncio.wait((opening,), timeout=self._patience_s)
-                if not opening.done() and not self._serving:
+            while not placed.done():
+                await asyncio.wait((placed,), timeout=self._patience_s)
+                if not placed.done() and not self._serving:
                     raise self._nobody()
-            found = opening.result()
+            placed.result()
         finally:
-            opening.cancel()
+            placed.cancel()
+        # Opening may take long: some workers load a model.
+        found = await hired.open(self._order, self._key)
         async with self._first:
             if self._found is None:
                 await self._opened(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from pizza.bulk import Pending, Work
 
@@ -32,6 +32,7 @@ class Feed:
         self._out: set[int] = set()
         self._deaths: dict[int, int] = {}
         self._taking = asyncio.Lock()
+        self._reading: asyncio.Task[Pending | None] | None = None
         self._dry = False
         self._changed = asyncio.Event()
 
@@ -40,7 +41,7 @@ class Feed:
         async with self._taking:
             if self._work.stopping or self._suspects:
                 return None
-            pending = self._again.popleft() if self._again else await anext(self._rows, None)
+            pending = self._again.popleft() if self._again else await self._next()
             if pending is None:
                 self._dry = True
                 return None
@@ -105,8 +106,24 @@ class Feed:
 
     async def aclose(self) -> None:
         """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait((self._reading,))
         await self._rows.aclose()
+
+    async def _next(self) -> Pending | None:
+        # Whoever takes a row may be cancelled, because its worker died: the reading goes on, and
+        # the next one has the row. A generator that is cancelled would be at its end.
+        if self._reading is None:
+            self._reading = asyncio.create_task(_read(self._rows), name="pizza-feed")
+        await asyncio.wait((self._reading,))
+        found, self._reading = self._reading.result(), None
+        return found
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def _read(rows: AsyncIterator[Pending]) -> Pending | None:
+    return await anext(rows, None)

@@ -52,6 +52,10 @@ class Worker:
 
     # --- life ---------------------------------------------------------------------------------
 
+    async def here(self) -> str:
+        """The name of the node: the worker has found a place."""
+        return os.uname().nodename
+
     async def open(self, order: Order, key: Secret) -> Opened | dict[str, Any]:
         """Open the session; nothing is sent. Returns what was found, or the error."""
         self._order = order
@@ -181,8 +185,7 @@ class Worker:
     async def flush(self) -> Told:
         """Write what is there, if anything is."""
         try:
-            # Not on a thread: nothing else happens then, and a part is soon written.
-            self._writer.flush()
+            await asyncio.to_thread(self._writer.flush)
         except OSError as error:
             return self._tell(no_room=_plain(error))
         return self._tell()

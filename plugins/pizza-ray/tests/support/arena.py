@@ -234,7 +234,11 @@ def gpus(arena: Arena) -> dict[str, Any]:
     given = arena.ray(None)
     done = ended(arena.start(rows, run, None, "--model", "gpu-echo", *given))
     failures = (run / "failures.jsonl").read_text() if run.exists() else ""
-    return {"done": done, "failures": failures, "found": outputs(run)}
+    return {
+        "done": done,
+        "failures": failures,
+        "found": outputs(run) if done["code"] in (0, 4) else {},
+    }
 
 
 def outputs(run: Path) -> dict[str, str]:
@@ -245,7 +249,66 @@ def outputs(run: Path) -> dict[str, str]:
     return {row["id"]: row["output"] for row in rows}
 
 
-SCENARIOS = {f.__name__: f for f in (equal, cap, node, driver, gpus)}
+def own(arena: Arena) -> dict[str, Any]:
+    """A cluster that the run starts itself, and ends."""
+    rows, run = arena.rows("own", 6), arena.folder / "own"
+    before = raylets()
+    with arena.server(0.05) as server:
+        process = arena.start(rows, run, server, "--engine", "ray:workers=1")
+        reached = until(process, server, 5)
+        during, listening = raylets() - before, listeners()
+        return {
+            "reached": reached,
+            "during": during,
+            "listening": listening,
+            "done": ended(process),
+            "after": raylets() - before,
+        }
+
+
+def raylets() -> int:
+    """Nodes that run."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += path.read_bytes().split(b"\0")[0].endswith(b"/raylet")
+    return found
+
+
+def listeners() -> list[str]:
+    """Addresses on which somebody listens, as the kernel writes them."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            if state == "0A":
+                found.add(local.partition(":")[0])
+    return sorted(found)
+
+
+def interrupt(arena: Arena, n: int, at: int) -> dict[str, Any]:
+    """SIGTERM in the middle; then to the end."""
+    rows, run = arena.rows("interrupt", n), arena.folder / "interrupt"
+    with arena.server(0.1) as server:
+        process = arena.start(rows, run, server, *arena.ray(2))
+        reached = until(process, server, at)
+        process.terminate()
+        first = ended(process)
+        kept = len(outputs(run))
+        log = (run / "events.jsonl").read_text().splitlines()
+        last = ended(arena.start(rows, run, server))
+        return {
+            "reached": reached,
+            "first": first,
+            "kept": kept,
+            "reason": json.loads(log[-1])["reason"],
+            "last": last,
+            "found": results(run),
+            "seen": seen(server),
+        }
+
+
+SCENARIOS = {f.__name__: f for f in (equal, cap, node, driver, gpus, own, interrupt)}
 
 
 def main() -> None:

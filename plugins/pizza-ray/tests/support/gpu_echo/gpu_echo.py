@@ -8,10 +8,10 @@ import os
 
 import numpy as np
 
-from pizza import hookimpl
 from pizza.abc import Backend
 from pizza.capability import Capability
 from pizza.completion import Completion, Reply, Usage
+from pizza.hookspecs import hookimpl
 from pizza.specs import BackendSpec
 
 
