@@ -173,14 +173,11 @@ def _prompt(value: Any, column: str) -> PromptLike:
             f"the prompt in column {column!r} is {_shown(value)}; it is a text, or a list of "
             "messages with role and content."
         )
-    checked = Prompt.of(value)
-    try:
-        checked.text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"the prompt in column {column!r} holds half a character (a lone surrogate) at "
-            f"position {error.start}."
-        ) from error
+    # Only checked here: looking for template marks takes most of the time of making a prompt.
+    if isinstance(value, str):
+        Prompt.from_text(value, keep_marks_fixed=False)
+    elif not isinstance(value, Prompt):
+        Prompt.chat(value, keep_marks_fixed=False)
     return value
 
 

@@ -62,8 +62,8 @@ def source_of(
     Args:
         given: A `Source`; a file named ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv`` or
             ``.parquet``; a directory of text files; a dataset of the Hugging Face ``datasets``
-            package: ``"hf:NAME"``, a directory that ``save_to_disk`` wrote, or the object; or a
-            list of mappings.
+            package: ``"hf:NAME"`` or ``"hf:NAME:CONFIGURATION"``, a directory that
+            ``save_to_disk`` wrote, or the object; or a list of mappings.
         columns: Which columns mean what.
         split: Of a dataset.
 
@@ -73,13 +73,20 @@ def source_of(
     if isinstance(given, Source):
         return given
     if not isinstance(given, (str, Path)):
-        return Records(given, columns, name=_dataset_name(given))
+        return _in_memory(given, columns, split)
     if isinstance(given, str) and given.startswith("hf:"):
-        return _loaded(given.removeprefix("hf:"), columns, split)
+        name = given.removeprefix("hf:")
+        return (
+            _saved(Path(name), columns, split)
+            if _is_saved(Path(name))
+            else _loaded(name, columns, split)
+        )
     path = Path(given)
+    if _is_saved(path):
+        return _saved(path, columns, split)
+    if split is not None:
+        raise ConfigError(f"{path} is no dataset: it has no splits, and --split is not for it.")
     if path.is_dir():
-        if any((path / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
-            return _saved(path, columns, split)
         return TextFiles(path)
     if not path.exists():
         raise ConfigError(f"there is no file or directory {path}.")
@@ -104,6 +111,39 @@ def source_of(
         )
     made: Source = kind(path, columns)
     return made
+
+
+def _in_memory(given: Any, columns: Columns | None, split: str | None) -> Source:
+    if isinstance(given, Mapping):
+        # A dict of datasets, as they come without a split.
+        if not given or any(isinstance(v, str) or not hasattr(v, "info") for v in given.values()):
+            raise ConfigError("rows are a list of mappings, and this is one mapping.")
+        given = _split_of(given, split, "the dataset")
+    elif split is not None:
+        raise ConfigError("these rows have no splits: split is for a dataset that has them.")
+    if hasattr(given, "iloc"):
+        raise ConfigError("rows of a pandas frame are given as frame.to_dict('records').")
+    if hasattr(given, "to_pylist"):
+        raise ConfigError("rows of an Arrow table are given as table.to_pylist(), or as a file.")
+    if not isinstance(given, Iterable):
+        raise ConfigError(
+            f"rows are a file's name, a dataset or a list of mappings, not {type(given).__name__}."
+        )
+    return Records(given, columns, name=_dataset_name(given))
+
+
+def _split_of(found: Mapping[str, Any], split: str | None, what: str) -> Any:
+    if split is None or split not in found:
+        said = "none was named" if split is None else f"{split!r} is none of them"
+        raise ConfigError(
+            f"{what} has splits, and {said}: {', '.join(found)}. Name one with --split."
+        )
+    return found[split]
+
+
+def _is_saved(path: Path) -> bool:
+    marks = ("dataset_info.json", "dataset_dict.json")
+    return path.is_dir() and any((path / name).exists() for name in marks)
 
 
 def arrow() -> tuple[Any, Any]:
@@ -131,13 +171,17 @@ def _datasets() -> Any:
 
 
 def _loaded(name: str, columns: Columns | None, split: str | None) -> Source:
+    if not name:
+        raise ConfigError("name the dataset after 'hf:', for example hf:squad.")
     datasets = _datasets()
+    path, _, configuration = name.partition(":")
     try:
-        found = datasets.load_dataset(name, split=split or "train")
+        found = datasets.load_dataset(path, configuration or None, split=split or "train")
     except Exception as error:
         raise ConfigError(
             f"the dataset {name!r}, split {split or 'train'!r}, cannot be loaded: "
-            f"{type(error).__name__}: {error}. Another split is named with --split."
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Another split is named with "
+            "--split, a configuration with hf:NAME:CONFIGURATION."
         ) from error
     return Records(found, columns, name=f"hf:{name}")
 
@@ -151,12 +195,7 @@ def _saved(path: Path, columns: Columns | None, split: str | None) -> Source:
             f"the dataset in {path} cannot be loaded: {type(error).__name__}: {error}."
         ) from error
     if isinstance(found, datasets.DatasetDict):
-        if split not in found:
-            raise ConfigError(
-                f"the dataset in {path} has splits, and {split!r} is none of them: "
-                f"{', '.join(found)}. Name one with --split."
-            )
-        found = found[split]
+        found = _split_of(found, split, f"the dataset in {path}")
     return Records(found, columns, name=path.name)
 
 
