@@ -35,7 +35,7 @@ async def latest(
     """
     reported: list[S] = []
     results: list[R] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     news = asyncio.Event()
     over = asyncio.Event()
 
@@ -46,8 +46,10 @@ async def latest(
     async def work() -> None:
         try:
             results.append(await run(report))
-        except Exception as error:  # whatever it is, it belongs to the consumer
+        except BaseException as error:  # whatever it is, it belongs to the consumer
             errors.append(error)
+            if not isinstance(error, Exception):
+                raise  # a cancelled task is to be seen as one
         finally:
             over.set()
             news.set()

@@ -295,3 +295,16 @@ async def test_a_closed_session_says_so():
     with pytest.raises(SessionClosedError):
         async with session.attribute_streaming(PROMPT):
             pass
+
+
+async def test_work_that_is_cancelled_from_elsewhere_leaves_nobody_waiting():
+    async def run(report):
+        report("begun")
+        gone = asyncio.get_running_loop().create_future()
+        gone.cancel()  # as by a backend that cancels its own answers
+        await gone
+
+    async with asyncio.timeout(20), latest(run, SystemClock()) as steps:
+        assert await anext(steps) == "begun"
+        with pytest.raises(asyncio.CancelledError):
+            await anext(steps)
