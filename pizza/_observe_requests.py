@@ -42,7 +42,7 @@ class Trail:
         """It is given up."""
 
     def stored(self) -> None:
-        """Its answer is in the cache."""
+        """Its answer was given to the cache; a warning tells where that could not keep it."""
 
 
 NOBODY = Trail()
@@ -81,7 +81,7 @@ def told_known(keys: Iterable[str], *, shared: bool = False) -> None:
 
 
 class _Heard(Trail):
-    __slots__ = ("_backend", "_id", "_now", "_request", "_since")
+    __slots__ = ("_backend", "_id", "_now", "_request", "_since", "_whose", "_work")
 
     def __init__(self, name: str, request: Request, backend: str, now: Callable[[], float]) -> None:
         self._id = name
@@ -89,6 +89,8 @@ class _Heard(Trail):
         self._backend = backend
         self._now = now
         self._since = now()
+        # Answers are stored in tasks of others.
+        self._work, self._whose = fields(), whose()
 
     def queued(self) -> None:
         self._since = self._now()
@@ -126,7 +128,7 @@ class _Heard(Trail):
         self._tell("failed", f"given up: {said(error)}", error=type(error).__name__)
 
     def stored(self) -> None:
-        self._tell("stored", "stored")
+        self._tell("stored", "given to the cache")
 
     # --- what is told -------------------------------------------------------------------------
 
@@ -134,8 +136,8 @@ class _Heard(Trail):
         if not _log.isEnabledFor(logging.DEBUG):
             return
         name = self._id if number is None else f"{self._id}.{number}"
-        extra = fields(event=event, request=self._id, attempt=number, backend=self._backend, **own)
-        _log.debug("request %s %s%s", name, text, whose(), extra=extra)
+        own |= {"event": event, "request": self._id, "attempt": number, "backend": self._backend}
+        _log.debug("request %s %s%s", name, text, self._whose, extra=fields(**own) | self._work)
 
     def _answered(
         self, reply: Reply, number: int, seconds: float, begun: Span, content: bool
@@ -192,7 +194,6 @@ class _Heard(Trail):
     ) -> dict[str, Any]:
         generation = self._request.generation
         writes = self._request.kind == "complete"
-        own = fields()
         found = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": self._backend.partition(":")[0],
@@ -203,8 +204,8 @@ class _Heard(Trail):
             "pizza.request.id": self._id,
             "pizza.request.kind": self._request.kind,
             "pizza.request.attempt": number,
-            "pizza.attribution.id": own.get("pizza_attribution"),
-            "pizza.row.id": own.get("pizza_row"),
+            "pizza.attribution.id": self._work.get("pizza_attribution"),
+            "pizza.row.id": self._work.get("pizza_row"),
         }
         if asked:
             messages = [
