@@ -81,6 +81,7 @@ class Limiter:
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - jitter
         self._slots = limits.max_concurrency or DEFAULT_CONCURRENCY
+        self._lag_s = lag_s
         burst_s = limits.burst_s
         self.requests = Quota(limits.requests_per_minute, burst_s, now, lag_s=lag_s)
         self.tokens = Quota(limits.tokens_per_minute, burst_s, now, estimated=True, lag_s=lag_s)
@@ -218,8 +219,9 @@ class Limiter:
     def give_back(self, permit: Permit) -> None:
         """The attempt was never sent."""
         self._forget(permit)
-        self.requests.give_back(permit.cost, sent=False)
-        self.tokens.give_back(permit.tokens, sent=False)
+        moved = self._lag_s > 0 and self._clock.now() > permit.sent_at
+        self.requests.give_back(permit.cost, sent=False, moved=moved)
+        self.tokens.give_back(permit.tokens, sent=False, moved=moved)
         self.admit()
 
     def finish(

@@ -129,15 +129,17 @@ class Quota:
         if self.server is not None:
             self.server.level -= cost * self.factor
 
-    def give_back(self, cost: float, *, sent: bool) -> None:
+    def give_back(self, cost: float, *, sent: bool, moved: bool = False) -> None:
         """Return what was taken and not used.
 
         Args:
             cost: How much.
             sent: The request went out, and was charged for less than was taken. A server that
                 announces its level has told already what it charged.
+            moved: Time has passed since it was taken, and what would be sent for it now would be
+                sent in another window: the user's limit has room for that only as it refills.
         """
-        if self.user is not None:
+        if self.user is not None and not moved:
             self.user.level = min(self.user.capacity, self.user.level + cost)
         if self.server is not None and not (sent and self.announced):
             self.server.level = min(self.server.capacity, self.server.level + cost)
