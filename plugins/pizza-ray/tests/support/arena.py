@@ -317,9 +317,11 @@ def main() -> None:
         arena = Arena(Path(folder))
         print(json.dumps({"address": arena.nodes.address}), flush=True)
         try:
-            for line in sys.stdin:
+            for number, line in enumerate(sys.stdin):
                 asked = json.loads(line)
                 name = asked.pop("scenario")
+                arena.folder = Path(folder) / str(number)
+                arena.folder.mkdir()
                 try:
                     found = SCENARIOS[name](arena, **asked)
                 except Exception:
