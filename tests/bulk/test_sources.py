@@ -2,9 +2,14 @@
 """Inputs of every kind give the same rows, and bad ones say what is wrong and where."""
 
 import csv
+import datetime as dt
+import gzip
 import json
+import os
 import tracemalloc
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,19 +88,6 @@ def test_a_directory_of_texts_is_a_prompt_per_file(tmp_path):
     ]
 
 
-def test_a_hugging_face_dataset_is_read_from_memory_and_from_disk(tmp_path):
-    datasets = pytest.importorskip("datasets", reason="a large package of others")
-    made = datasets.Dataset.from_list(RECORDS)
-    expected = take_census(source_of(RECORDS)).digest
-    assert take_census(source_of(made)).digest == expected
-    made.save_to_disk(str(tmp_path / "saved"))
-    assert take_census(source_of(tmp_path / "saved")).digest == expected
-    datasets.DatasetDict({"train": made}).save_to_disk(str(tmp_path / "split"))
-    assert take_census(source_of(tmp_path / "split", split="train")).digest == expected
-    with pytest.raises(ConfigError, match="'test' is none of them: train"):
-        source_of(tmp_path / "split", split="test")
-
-
 def test_columns_can_be_named_and_ids_are_line_numbers_without_a_column(tmp_path):
     path = jsonl(tmp_path / "x.jsonl", [{"q": "One?", "want": "1"}, {"q": "Two?", "want": None}])
     rows = list(source_of(path, Columns(prompt="q", target="want")).rows())
@@ -153,11 +145,24 @@ def test_many_bad_lines_are_not_all_shown(tmp_path):
         ("x.csv", b"", "holds no rows"),
         ("x.csv", b"id,prompt\n", "holds no rows"),
         ("x.csv", b"id,id\n1,2\n", "has a name twice"),
-        ("x.csv", b"id,prompt\n1,caf\xe9\n", "not UTF-8"),
+        ("x.csv", b"id,prompt\n1,ok\n2,caf\xe9\n", "x.csv:3: this is not UTF-8"),
+        ("x.csv", b"id,caf\xe9\n1,ok\n", "x.csv:1: this is not UTF-8"),
+        ("x.csv", b"id;prompt\n1;ok\n", "not by ';'"),
+        ("x.tsv", b"id,prompt\n1,ok\n", "not by ','"),
+        ("x.csv", b'id,prompt\n1,"open\n2,x\n', "never closed"),
         ("x.csv", b'id,prompt\n1,"a" b\n', "not CSV"),
         ("x.csv", b"id,prompt\n1,a,b\n", "there are 3 fields, and the header has 2"),
-        ("x.jsonl", '{"id": 1}'.encode("utf-16"), "not UTF-8"),
+        ("x.jsonl", '{"id": 1}'.encode("utf-16"), "iconv -f UTF-16 -t UTF-8 x.jsonl"),
+        ("x.csv", "id,prompt\n1,ok\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 x.csv"),
+        ("x.jsonl", '{"id": 1, "prompt": "x"}'.encode("utf-16-le"), "-f UTF-16LE"),
+        ("x.jsonl", gzip.compress(b'{"id": 1}'), "gunzip x.jsonl"),
+        ("x.jsonl.gz", gzip.compress(b'{"id": 1}'), "unpack it first"),
+        ("x.jsonl", b'[\n{"id": 1, "prompt": "x"}\n]\n', "jq -c '.[]'"),
+        ("x.jsonl", b'{"id": 1,\n', "character"),
+        ("x.json", b"[]", "jq -c '.[]' x.json"),
+        ("x.txt", b"One hat.", "Put texts into a directory"),
         ("x.parquet", b"PAR1 not really", "cannot be read as Parquet"),
+        ("x.parquet", b"", "cannot be read as Parquet"),
         ("x.docx", b"?", "of no kind that is understood"),
     ],
 )
@@ -167,6 +172,73 @@ def test_bad_files_say_what_is_wrong(name, data, said, tmp_path):
         take_census(source_of(tmp_path / name))
     assert said in str(caught.value)
     assert name in str(caught.value)
+
+
+def test_a_csv_row_in_another_encoding_spoils_no_other(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes("id,prompt\n1,Grüße\n2,caf".encode() + b"\xe9\n3,ok\n")
+    census = take_census(source_of(path), skip_faults=True)
+    assert census.rows == 2
+    assert [fault.where for fault in census.faults] == [f"{path}:3"]
+
+
+def test_a_directory_without_texts_says_what_it_looked_for(tmp_path):
+    (tmp_path / "a.md").write_text("no")
+    with pytest.raises(ConfigError, match=r"holds no files like \*\*/\*\.txt"):
+        take_census(source_of(tmp_path))
+
+
+def test_a_text_in_another_encoding_is_named_and_may_be_left_out(tmp_path):
+    (tmp_path / "a.txt").write_text("One hat.")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ConfigError, match=r"b\.txt: this is not UTF-8"):
+        take_census(source_of(tmp_path))
+    assert take_census(source_of(tmp_path), skip_faults=True).rows == 1
+
+
+def test_what_can_be_read_once_only_is_refused_before_it_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(ConfigError, match="no regular file"):
+        source_of(tmp_path / "pipe.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"id": 1, "prompt": "x"}, "one mapping"),
+        (5, "not int"),
+        (pa.table({"prompt": ["x"]}), "to_pylist"),
+        (pd.DataFrame({"prompt": ["x"]}), "to_dict"),
+        (["x"], "a row is a mapping, not str"),
+    ],
+)
+def test_rows_in_memory_of_another_form_say_what_is_expected(given, said):
+    with pytest.raises(ConfigError, match=said):
+        take_census(source_of(given))
+
+
+def test_a_split_is_for_datasets(tmp_path):
+    with pytest.raises(ConfigError, match="--split is not for it"):
+        source_of(as_jsonl(tmp_path), split="test")
+    with pytest.raises(ConfigError, match="no splits"):
+        source_of(RECORDS, split="test")
+
+
+class Opaque:
+    """Shows its address."""
+
+
+def test_columns_of_any_type_have_one_digest_in_every_pass():
+    def digest():
+        values = [Opaque(), np.arange(5000), np.float32(0.5), dt.date(2024, 1, 2), b"x", {"a": 1}]
+        return take_census(
+            source_of([{"prompt": "x", "value": value, "id": i} for i, value in enumerate(values)])
+        ).digest
+
+    assert digest() == digest()
+    numbers = [{"prompt": "x", "value": np.arange(5000) * k} for k in (1, 2)]
+    first, second = (take_census(source_of([row])).digest for row in numbers)
+    assert first != second
 
 
 def test_the_same_id_twice_is_named_with_both_places(tmp_path):
@@ -218,8 +290,6 @@ def test_reading_takes_memory_for_a_row_and_not_for_the_file(kind, tmp_path):
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=30), st.text())
 def test_membership_is_that_of_a_set(names, other):
-    import numpy as np
-
     hashes = np.sort(np.array([id_hash(n) for n in names if n.isprintable()], dtype=np.uint64))
     known = {id_hash(n) for n in names if n.isprintable()}
     for name in [*names, other]:
