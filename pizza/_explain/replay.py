@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza import coalition
+from pizza._explain.scored import checked
 from pizza._parts import Part
 from pizza._plugins import Registry
 from pizza.abc import Estimator, Game, Method, Plan, Scores, Tariff
 from pizza.completion import frozen_array
-from pizza.errors import ConfigError, PluginContractError
+from pizza.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
@@ -100,10 +101,10 @@ def replayed(method: Part, game: Game, known: Known) -> Scores:
     try:
         while True:
             asked = plan.send(values)  # type: ignore[arg-type]
-            checked = coalition.check(asked, game.n_units, who=f"the method {method.name!r}")
-            values = known.look_up(checked, method.name)
+            rows = coalition.check(asked, game.n_units, who=f"the method {method.name!r}")
+            values = known.look_up(rows, method.name)
     except StopIteration as end:
-        return _checked(end.value, method, game)
+        return checked(end.value, game, method.name)
     finally:
         plan.close()
 
@@ -114,18 +115,7 @@ def estimated(method: Part, game: Game, known: Known) -> Scores:
     Raises:
         ConfigError: It does not suit coalitions like these.
     """
-    return _checked(method.value.estimate(game, known.coalitions, known.values), method, game)
-
-
-def _checked(scores: Any, method: Part, game: Game) -> Scores:
-    expected = (game.n_columns, game.n_units)
-    if not isinstance(scores, Scores) or scores.values.shape != expected:
-        shape = getattr(getattr(scores, "values", None), "shape", None)
-        raise PluginContractError(
-            f"the method {method.name!r} returned {type(scores).__name__} of shape {shape}; "
-            f"expected pizza.abc.Scores with values (n_columns, n_units) = {expected}."
-        )
-    return scores
+    return checked(method.value.estimate(game, known.coalitions, known.values), game, method.name)
 
 
 # --- the game ---------------------------------------------------------------------------------

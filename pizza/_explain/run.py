@@ -33,10 +33,11 @@ from pizza._explain.noise import floor_of, measure_noise, of_values, tested
 from pizza._explain.price import allowance_for, check_tariff, prices_for, tariff_for
 from pizza._explain.provenance import provenance
 from pizza._explain.reference import ask_reference, progress_of
+from pizza._explain.scored import checked
 from pizza.abc import Game, InternalsMethod, Scores, Tariff
 from pizza.attribution import Attribution, Evaluations, MetricScores
 from pizza.completion import Completion, frozen_array
-from pizza.errors import CapabilityError, PluginContractError
+from pizza.errors import CapabilityError
 from pizza.noise import Noise
 from pizza.prompt import Unit
 
@@ -203,14 +204,7 @@ def _game(
 async def _score(context: Context, ready: Prepared) -> Scores:
     method, game = context.job.method, ready.game
     scores = await drive(method.value.plan(game), ready.measurement, game.n_units, method.name)
-    expected = (game.n_columns, game.n_units)
-    if not isinstance(scores, Scores) or scores.values.shape != expected:
-        shape = getattr(getattr(scores, "values", None), "shape", None)
-        raise PluginContractError(
-            f"the method {method.name!r} returned {type(scores).__name__} of shape {shape}; "
-            f"expected pizza.abc.Scores with values (n_columns, n_units) = {expected}."
-        )
-    return scores
+    return checked(scores, game, method.name)
 
 
 def _result(
