@@ -21,6 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from pizza.errors import CapabilityError
+from pizza_local.attention import attention_by
 
 _NAME = "pizza-local-attending"
 
@@ -163,33 +164,14 @@ def _family(module: nn.Module) -> Any:
 def attending(model: Any, handler: Handler) -> Iterator[None]:
     """Let a handler answer the layers of a model, inside of the block only.
 
-    The attention implementation that the user chose is put back afterwards, whatever happens. A
-    model whose layers do not ask the registry runs as if nothing had been done.
+    A model whose layers do not ask the registry runs as if nothing had been done.
     """
     encoder = None
     if getattr(model.config, "is_encoder_decoder", False):
         encoder = frozenset(id(module) for module in model.get_encoder().modules())
-    configs = _configs(model)
-    before = [config._attn_implementation_internal for config in configs]
     token = _running.set(_Running(handler, encoder))
     try:
-        for config in configs:
-            config._attn_implementation_internal = _NAME
-        yield
+        with attention_by(_NAME, model):
+            yield
     finally:
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation_internal = name
         _running.reset(token)
-
-
-def _configs(model: nn.Module) -> list[Any]:
-    """Every config that a part of the model reads the name of its attention from.
-
-    The public setter would not put back configs in configs that differ, and warns.
-    """
-    found = {
-        id(config): config
-        for module in model.modules()
-        if hasattr(config := getattr(module, "config", None), "_attn_implementation_internal")
-    }
-    return list(found.values())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from pizza_local.attention import attention_by
+
 if TYPE_CHECKING:
     import torch
 
@@ -83,31 +85,12 @@ AttentionInterface.register(_NAME, _attention)
 AttentionMaskInterface.register(_NAME, _no_mask)
 
 
-def _configs(model: torch.nn.Module) -> list[Any]:
-    """Every config that a part of the model reads its attention function from."""
-    found = {
-        id(config): config
-        for module in model.modules()
-        if hasattr(config := getattr(module, "config", None), "_attn_implementation_internal")
-    }
-    return list(found.values())
-
-
 @contextmanager
 def packed(model: torch.nn.Module, running: Pass) -> Iterator[None]:
-    """Let the layers of a model attend within a trie, inside of the block only.
-
-    The public setter does not restore configs in configs that differ, and warns; the attribute
-    that the layers read does neither.
-    """
-    configs = _configs(model)
-    before = [config._attn_implementation_internal for config in configs]
+    """Let the layers of a model attend within a trie, inside of the block only."""
     token = _running.set(running)
     try:
-        for config in configs:
-            config._attn_implementation_internal = _NAME
-        yield
+        with attention_by(_NAME, model):
+            yield
     finally:
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation_internal = name
         _running.reset(token)
