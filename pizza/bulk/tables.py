@@ -13,6 +13,7 @@ from pizza.bulk.sources import JsonLines, Records, Source, TextFiles
 from pizza.errors import ConfigError
 
 _BATCH = 256
+_BUFFER = 1 << 20
 _UNPACK = " It is compressed: unpack it first."
 _HINTS = {
     ".json": " A list of objects becomes a file of lines with: jq -c '.[]' {name} > rows.jsonl",
@@ -39,7 +40,9 @@ class Parquet(Source):
         pa, parquet = arrow()
         number = 0
         try:
-            with parquet.ParquetFile(self.path) as file:
+            # Without these a column of a row group is read as a whole, and others write files with
+            # one row group.
+            with parquet.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=_BATCH):
                     for record in batch.to_pylist():
                         number += 1

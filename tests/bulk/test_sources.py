@@ -6,7 +6,6 @@ import datetime as dt
 import gzip
 import json
 import os
-import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pizza.bulk import Columns, Row, source_of
+from pizza.bulk import Columns, source_of
 from pizza.bulk.census import contains, take_census
 from pizza.bulk.rows import Fault, id_hash
 from pizza.errors import ConfigError
@@ -265,27 +264,6 @@ def test_an_endless_line_does_not_fill_the_memory(tmp_path, monkeypatch):
     path.write_text('{"prompt": "' + "x" * 5000)
     with pytest.raises(ConfigError, match=r"x\.jsonl:1: the line is longer"):
         take_census(source_of(path))
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_reading_takes_memory_for_a_row_and_not_for_the_file(kind, tmp_path):
-    path = tmp_path / f"large.{kind}"
-    text = "word " * 200
-    with path.open("w") as file:
-        file.write("" if kind == "jsonl" else "id,prompt\n")
-        for i in range(20_000):
-            file.write(
-                f'{{"id": {i}, "prompt": "{text}"}}\n' if kind == "jsonl" else f"{i},{text}\n"
-            )
-    assert path.stat().st_size > 20_000_000
-    tracemalloc.start()
-    try:
-        n = sum(isinstance(row, Row) for row in source_of(path).rows())
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert n == 20_000
-    assert peak < 2_000_000
 
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=30), st.text())
