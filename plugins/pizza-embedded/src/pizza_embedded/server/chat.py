@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from pizza_embedded.server.models import Models
 from pizza_embedded.server.plan import (
     MAX_TOP,
     Plan,
+    completed,
     in_range,
     read,
     refuse_stream,
@@ -98,20 +98,15 @@ def plan(body: bytes, runtime: Runtime, models: Models) -> Plan:
             _choice(index, outcome, top if request.logprobs else None)
             for index, outcome in enumerate(outcomes)
         ]
-        n_written = sum(len(outcome.tokens) for outcome in outcomes)
-        answer: dict[str, Any] = {
-            "id": answer_id,
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": request.model,
-            "choices": choices,
-            "usage": {
-                "prompt_tokens": len(prompt),
-                "completion_tokens": n_written,
-                "total_tokens": len(prompt) + n_written,
-            },
-            "system_fingerprint": f"fp_{runtime.identity[:10]}",
-        }
+        answer = completed(
+            "chat.completion",
+            answer_id,
+            request.model,
+            runtime,
+            choices,
+            n_prompt=len(prompt),
+            n_written=sum(len(outcome.tokens) for outcome in outcomes),
+        )
         if scored is not None:
             answer["prompt_logprobs"] = prompt_logprobs(outcomes[0].prompt, scored)
         return answer

@@ -9,7 +9,6 @@ write the template itself.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
@@ -24,6 +23,7 @@ from pizza_embedded.server.models import Models
 from pizza_embedded.server.plan import (
     MAX_TOP,
     Plan,
+    completed,
     in_range,
     read,
     refuse_stream,
@@ -92,21 +92,15 @@ def plan(body: bytes, runtime: Runtime, models: Models) -> Plan:
             if scored is not None:
                 choice["prompt_logprobs"] = prompt_logprobs(outcome.prompt, scored)
             choices.append(choice)
-        n_prompt = sum(map(len, prompts))
-        n_written = sum(len(outcome.tokens) for outcome in outcomes)
-        return {
-            "id": answer_id,
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": request.model,
-            "choices": choices,
-            "usage": {
-                "prompt_tokens": n_prompt,
-                "completion_tokens": n_written,
-                "total_tokens": n_prompt + n_written,
-            },
-            "system_fingerprint": f"fp_{runtime.identity[:10]}",
-        }
+        return completed(
+            "text_completion",
+            answer_id,
+            request.model,
+            runtime,
+            choices,
+            n_prompt=sum(map(len, prompts)),
+            n_written=sum(len(outcome.tokens) for outcome in outcomes),
+        )
 
     return Plan(
         jobs=jobs,

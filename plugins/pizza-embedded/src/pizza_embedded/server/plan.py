@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -113,6 +114,42 @@ def room(runtime: Runtime, prompt: Sequence[int], wanted: int | None) -> int:
     """The longest output of a request: what it wants, cut to what the context has room for."""
     left = max(1, runtime.context_length - len(prompt))
     return left if wanted is None else min(wanted, left)
+
+
+def completed(
+    kind: str,
+    answer_id: str,
+    model: str,
+    runtime: Runtime,
+    choices: list[dict[str, Any]],
+    *,
+    n_prompt: int,
+    n_written: int,
+) -> dict[str, Any]:
+    """The body of an answer with choices.
+
+    Args:
+        kind: The object that it is, e.g. ``"chat.completion"``.
+        answer_id: Its id.
+        model: As it was asked for.
+        runtime: What answered.
+        choices: The choices.
+        n_prompt: Tokens of the prompts, each counted once.
+        n_written: Tokens of all outputs.
+    """
+    return {
+        "id": answer_id,
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+        "usage": {
+            "prompt_tokens": n_prompt,
+            "completion_tokens": n_written,
+            "total_tokens": n_prompt + n_written,
+        },
+        "system_fingerprint": f"fp_{runtime.identity[:10]}",
+    }
 
 
 def seed_of(seed: int | None, choice: int) -> int | None:
