@@ -286,6 +286,7 @@ class Crew:
 
     def give_up(self) -> None:
         """It is hopeless: what is under way ends with its workers."""
+        self._over.set()
         for post in self._posts:
             post.cancel()
 
