@@ -79,6 +79,16 @@ def drive(peers: str | None, name: str, n: int, port: int, **options: Any) -> di
         return {**found, "bytes": size(folder / "run")}
 
 
+def titled(name: str, found: dict[str, Any]) -> str:
+    """A client with its version."""
+    return " ".join([name, *filter(None, [found.get("version")])])
+
+
+def failure(error: MeasurementError) -> str:
+    """What a client failed of, as a cell of a table."""
+    return "failed: " + " ".join(str(error)[-200:].replace("|", "/").split())
+
+
 # --- under a limit -------------------------------------------------------------------------------
 
 
@@ -92,9 +102,13 @@ def rates(bench: Bench) -> None:
     for rule, words in rules.items():
         flags = ("--latency", "0.3", "--sigma", "0.4", "--rule", rule)
         rows = []
-        for name in who:
+        told: list[tuple[str, dict[str, float]]] = [(name, {}) for name in who]
+        if rule == "second":
+            told.insert(1, ("pizza", {"burst_s": 0.5}))
+        for name, more in told:
             with server(*flags, "--requests-per-minute", str(_RPM)) as stand:
-                rows.append([name, *_limited(bench, name, n, rule, stand)])
+                label, *figures = _limited(bench, name, n, rule, stand, more)
+            rows.append([", ".join([label, *map("{0[0]}={0[1]}".format, more.items())]), *figures])
         bench.report.table(
             ["client", "share of the rate", "s", "429", "requests lost", "answers paid"],
             rows,
@@ -103,14 +117,18 @@ def rates(bench: Bench) -> None:
         )
 
 
-def _limited(bench: Bench, name: str, n: int, rule: str, stand: Stand) -> list[str]:
+def _limited(
+    bench: Bench, name: str, n: int, rule: str, stand: Stand, more: dict[str, float]
+) -> list[str]:
     try:
-        found = drive(bench.peers, name, n, stand.port, rpm=_RPM)
+        found = drive(bench.peers, name, n, stand.port, rpm=_RPM, **more)
     except MeasurementError as error:
-        return [f"failed: {str(error)[-200:]}", "", f"{stand.stats()['refused']:,}", "", ""]
+        refused = f"{stand.stats()['refused']:,}"
+        return [name, failure(error), "", refused, "", ""]
     counted = stand.settled()
     share = best_s(rule, _RPM, counted["admitted"]) / max(counted["admitted_s"], 1e-9)
     return [
+        titled(name, found),
         f"{100 * share:.1f} %",
         f"{counted['sent_s']:.0f}",
         f"{counted['refused']:,}",
@@ -141,12 +159,12 @@ def costs(bench: Bench) -> None:
         try:
             small, large = (_unlimited(bench.peers, name, number) for number in (few, many))
         except MeasurementError as error:
-            rows.append([name, f"failed: {str(error)[-200:]}", "", "", "", ""])
+            rows.append([name, failure(error), "", "", "", ""])
             continue
         more = (many - few) * REQUESTS
         rows.append(
             [
-                name,
+                titled(name, large),
                 f"{large['wall_s']:.0f}",
                 f"{1000 * (large['cpu_s'] - small['cpu_s']) / more:.2f}",
                 f"{small['peak_mb']:.0f}, {large['peak_mb']:.0f}",
@@ -207,12 +225,12 @@ def restarts(bench: Bench) -> None:
             try:
                 found = result(order, env=env)
             except MeasurementError as error:
-                rows.append([name, f"{before['requests']:,}", "", f"failed: {str(error)[-200:]}"])
+                rows.append([name, f"{before['requests']:,}", "", failure(error)])
                 continue
             counted = stand.settled()
         twice = counted["requests"] - counted["distinct"]
         kept = "all" if found["ok"] == n * REQUESTS else f"{found['ok']:,}"
-        rows.append([name, f"{before['requests']:,}", f"{twice:,}", kept])
+        rows.append([titled(name, found), f"{before['requests']:,}", f"{twice:,}", kept])
     bench.report.table(
         ["client", "requests at the kill", "requests sent twice", "results in the end"],
         rows,

@@ -134,7 +134,7 @@ async def cookbook(work: Work) -> dict[str, Any]:
                 await asyncio.sleep(pause)
     with results.open() as file:
         ok = {line.partition("}],")[0] for line in file if '"choices"' in line}
-    return {"ok": len(ok), "version": "pattern"}
+    return {"ok": len(ok), "version": "(the pattern)"}
 
 
 # --- bespokelabs-curator -------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from rules import RULES, Rule, Verdict, make_rule
 
@@ -207,8 +208,8 @@ class Server(asyncio.Protocol):
         verdict = settings.rule.ask(cost, now)
         if not verdict.admitted:
             stats.refused += 1
-            text = b'{"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}'
-            self._write(429, text, self._headers(verdict))
+            said = b'{"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}'
+            self._write(429, said, self._headers(verdict))
             return
         stats.admitted += 1
         stats.tokens += cost
@@ -222,7 +223,7 @@ class Server(asyncio.Protocol):
         wait = latency(checksum, settings.latency_s, settings.sigma)
         if fault == "slow":
             wait += settings.slow_s
-        done = lambda: self._answer(checksum, fault, self._headers(verdict))  # noqa: E731
+        done = partial(self._answer, checksum, fault, self._headers(verdict))
         if wait > 0:
             asyncio.get_running_loop().call_later(wait, done)
         else:
