@@ -412,6 +412,21 @@ async def test_a_wrong_key_is_not_tried_twice(questions):
     assert all(isinstance(result, AuthError) for result in results)
 
 
+async def test_a_server_without_batches_is_said_to_be_one(questions):
+    with serving() as server:
+        settings = BackendSettings(
+            model="embedded",
+            base_url=server.base_url.replace("/v1", "/elsewhere"),
+            options={"journal": "off", **FAST},
+        )
+        backend = OpenAIBatchBackend(settings)
+        (result,) = await answers(backend, questions(1))
+        await backend.aclose()
+        assert server.stats["statuses"] == {"404": 1}
+    assert isinstance(result, BackendError)
+    assert "/v1/files and /v1/batches" in str(result)
+
+
 async def test_without_a_key_openai_is_not_contacted(questions):
     backend = OpenAIBatchBackend(
         BackendSettings(model="gpt-4o-mini", options={"journal": "off", **FAST})
@@ -611,7 +626,7 @@ def test_the_journal_is_beside_the_cache_of_answers(monkeypatch, tmp_path):
         ({"max_requests": True}, ConfigError, "max_requests=True"),
         ({"on_cancel": "ask"}, ConfigError, "on_cancel='ask' is not one of 'cancel', 'keep'"),
         ({"journal": 7}, ConfigError, "journal=7 is neither a path nor 'off'"),
-        ({"pol_s": 1}, UnknownNameError, "pol_s"),
+        ({"pol_s": 1}, UnknownNameError, "openai-batch is called 'pol_s'.*poll_s"),
     ],
 )
 def test_wrong_options_are_refused(options, error, message):

@@ -16,7 +16,7 @@ import httpx2
 import openai
 from openai.types import Batch
 
-from pizza.errors import BackendError, RateLimitedError, TransientError
+from pizza.errors import BackendError, BadRequestError, RateLimitedError, TransientError
 from pizza_openai.batch_clock import Clock
 from pizza_openai.errors import Translator
 
@@ -60,14 +60,28 @@ class Calls:
         self._authorize = authorize
 
     async def upload(self, tag: str, content: bytes) -> str:
-        """Upload an input file; its id."""
+        """Upload an input file; its id.
+
+        Raises:
+            BackendError: It is not there; after a 404 the message says what the server may lack.
+        """
         name = _filename(tag)
 
         async def call() -> str:
             made = await self._client.files.create(file=(name, content), purpose="batch")
             return made.id
 
-        return await self._tried(call, _WRITES)
+        try:
+            return await self._tried(call, _WRITES)
+        except BadRequestError as error:
+            if not isinstance(error.__cause__, openai.NotFoundError):
+                raise
+            refusal, cause = str(error), error.__cause__
+        raise BadRequestError(
+            f"{refusal} (batches need a server with /v1/files and /v1/batches: without them, use "
+            "openai: instead of openai-batch:)",
+            backend=self._errors.name,
+        ) from cause
 
     async def create(self, tag: str, file: str, endpoint: Any, since: float) -> str:
         """Begin a batch, exactly once; its id.

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pizza.errors import ConfigError
+from pizza.errors import ConfigError, UnknownNameError
+from pizza_openai.options import Options
 
 MAX_REQUESTS = 50_000
 MAX_BYTES = 200_000_000
@@ -50,8 +51,13 @@ class BatchOptions:
 
         Raises:
             ConfigError: An option has a value that is not accepted.
+            UnknownNameError: Neither kind has such an option.
         """
         known = {field.name for field in fields(cls)}
+        others = {field.name for field in fields(Options)}
+        for name in given:
+            if name not in known | others:
+                raise UnknownNameError("option of the backend openai-batch", name, known | others)
         values = {name: value for name, value in given.items() if name in known}
         rest = {name: value for name, value in given.items() if name not in known}
         journal = values.pop("journal", None)

@@ -83,7 +83,8 @@ def retry_after(
     Args:
         headers: The answer's headers.
         message: The error message of its body.
-        now: Seconds since the epoch, for dates; default: the system's clock.
+        now: Seconds since the epoch, for dates; default: the server's own clock, where it tells,
+            else the system's, which may be wrong or jump.
     """
     milliseconds = parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -91,7 +92,11 @@ def retry_after(
     given = headers.get("retry-after")
     seconds = parse_duration(given)
     if seconds is None and given:
-        seconds = _until(given, time.time() if now is None else now)
+        if now is None:
+            now = _moment(headers.get("date", ""))
+        moment = _moment(given)
+        if moment is not None:
+            seconds = max(0.0, moment - (time.time() if now is None else now))
     if seconds is not None:
         return seconds
     if match := _TRY_AGAIN.search(message):
@@ -100,10 +105,11 @@ def retry_after(
     return _reset(rate_status(headers))
 
 
-def _until(date: str, now: float) -> float | None:
+def _moment(date: str) -> float | None:
+    """Seconds since the epoch of an HTTP date."""
     try:
         parsed = email.utils.parsedate_tz(date)
-        return None if parsed is None else max(0.0, email.utils.mktime_tz(parsed) - now)
+        return None if parsed is None else float(email.utils.mktime_tz(parsed))
     except (TypeError, ValueError, OverflowError):
         return None
 

@@ -23,7 +23,7 @@ from pizza_openai.urls import is_loopback
 _CONNECT_S = 10.0
 _LIMITS = b"x-ratelimit-"
 _READ = frozenset(
-    b"content-encoding content-type location retry-after retry-after-ms x-request-id".split()
+    b"content-encoding content-type date location retry-after retry-after-ms x-request-id".split()
 )
 _READ_BUFFER = 1 << 20  # aiohttp's 64 KB pauses and resumes reading many times per large body
 
