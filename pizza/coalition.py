@@ -37,6 +37,11 @@ def check(coalitions: Any, n_units: int, *, who: str) -> NDArray[np.bool_]:
     return coalitions
 
 
+def keys(coalitions: NDArray[np.bool_]) -> list[bytes]:
+    """The `key` of every row."""
+    return [row.tobytes() for row in np.packbits(coalitions, axis=1)]
+
+
 def key(coalition: NDArray[np.bool_]) -> bytes:
     """A hashable key of one coalition: its bits, packed."""
     return np.packbits(coalition).tobytes()

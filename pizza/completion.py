@@ -155,7 +155,7 @@ class Completion:
                 self, "alternative_logprobs", frozen_array(self.alternative_logprobs)
             )
             shape = self.alternative_logprobs.shape
-            widest = max((len(row) for row in self.alternative_tokens), default=0)
+            widest = max(map(len, self.alternative_tokens), default=0)
             if len(self.alternative_tokens) != n or len(shape) != 2 or shape[0] != n:
                 raise ConfigError(f"{n} tokens with alternatives of shape {shape}.")
             if widest > shape[1]:

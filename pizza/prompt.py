@@ -298,6 +298,11 @@ class Prompt:
 
         Fixed spans and slots are not carried over: an edited prompt is for sending.
         """
+        kind: Kind = "chat" if self.kind == "chat" else "text"
+        if len(self.messages) == 1 and not [edit for edit in edits if edit.message]:
+            (only,) = self.messages
+            made = Message(text=_apply(only.text, edits), role=only.role)
+            return Prompt(messages=(made,), kind=kind)
         by_message: dict[int, list[Edit]] = {}
         for edit in edits:
             by_message.setdefault(edit.message, []).append(edit)
@@ -315,7 +320,7 @@ class Prompt:
                 emptied.append(made)
         if not messages:
             messages = emptied[-1:]
-        return Prompt(messages=tuple(messages), kind="chat" if self.kind == "chat" else "text")
+        return Prompt(messages=tuple(messages), kind=kind)
 
     def unit(self, message: int, start: int, end: int, label: str = "") -> Unit:
         """The unit at a span of this prompt.
@@ -413,6 +418,8 @@ def _message(value: Mapping[str, str] | Message) -> Message:
 
 
 def _apply(text: str, edits: Sequence[Edit]) -> str:
+    if len(edits) == 1 and edits[0].start >= 0:
+        return text[: edits[0].start] + edits[0].text + text[edits[0].end :]
     pieces: list[str] = []
     at = 0
     for edit in sorted(edits, key=lambda e: (e.start, e.end)):

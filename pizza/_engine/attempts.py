@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pizza._engine.deadlines import Deadlines
 from pizza._engine.faults import contained
 from pizza._observe_requests import NOBODY, Trail, trail
 from pizza.completion import Usage
@@ -27,7 +28,7 @@ from pizza.errors import (
 from pizza.limits import Spent
 
 if TYPE_CHECKING:
-    from pizza._engine.clock import Clock, Timeout
+    from pizza._engine.clock import Clock
     from pizza._engine.gate import Gate, Leave
     from pizza._engine.retry import Backoff
     from pizza.abc import Backend
@@ -85,7 +86,7 @@ class Sender:
         self._timeout_s = timeout_s
         self._price = backend.price
         self._closed = False
-        self._under_way: set[Timeout] = set()
+        self._deadlines = Deadlines(clock, timeout_s)
         self._idle = asyncio.Event()
         self.counters = Counters()
 
@@ -137,9 +138,8 @@ class Sender:
     async def aclose(self) -> None:
         """End every attempt that is under way, and wait for that."""
         self._closed = True
-        for timeout in tuple(self._under_way):
-            timeout.expire()
-        if self._under_way:
+        self._deadlines.expire_all()
+        if self._deadlines:
             await self._idle.wait()
 
     # --- the steps ----------------------------------------------------------------------------
@@ -183,16 +183,16 @@ class Sender:
             raise
 
     async def _timed(self, request: Request) -> Reply:
-        timeout = self._clock.timeout(self._timeout_s)
+        timeout = self._clock.timeout(None)
         name = self._backend.name
         try:
             async with timeout:
-                self._under_way.add(timeout)
+                self._deadlines.add(timeout)
                 try:
                     return await self._answer(request)
                 finally:
-                    self._under_way.discard(timeout)
-                    if self._closed and not self._under_way:
+                    self._deadlines.discard(timeout)
+                    if self._closed and not self._deadlines:
                         self._idle.set()
         except PizzaError:
             raise

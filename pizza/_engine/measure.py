@@ -17,7 +17,7 @@ from pizza import coalition
 from pizza._engine.asking import Account, Question
 from pizza._engine.keeping import Keeper
 from pizza.abc import Metric, PerturbationStrategy
-from pizza.completion import Completion, Generation, Request, frozen_array
+from pizza.completion import Completion, Generation, Request
 from pizza.errors import (
     BadRequestError,
     ContextTooLongError,
@@ -150,14 +150,18 @@ class Measurement:
 
         Cost: one request per question and coalition that was not measured before.
         """
-        keys = [coalition.key(row) for row in coalitions]
+        keys = coalition.keys(coalitions)
+        whole: list[bool] = np.all(coalitions, axis=1).tolist()
         fresh: list[NDArray[np.bool_]] = []
         blank = np.zeros((self._n_metrics, self._n_rows))
-        for key, row in zip(keys, coalitions, strict=True):
-            if key in self._row_of or row.all():
+        # One copy for all rows: the coalitions are the method's, which may change them.
+        copied = coalitions.copy()
+        copied.setflags(write=False)
+        for key, row, full in zip(keys, copied, whole, strict=True):
+            if full or key in self._row_of:
                 continue
             self._row_of[key] = len(self._measured)
-            self._measured.append(frozen_array(row, dtype=bool))
+            self._measured.append(row)
             self._effects.append(blank.copy())
             self._answers.append(None)
             fresh.append(row)
@@ -165,8 +169,8 @@ class Measurement:
             await self._measure(len(self._measured) - len(fresh), fresh)
         # All units present is the reference itself: no effect, and no call.
         result = [
-            blank if row.all() else self._effects[self._row_of[key]] - self._floor
-            for key, row in zip(keys, coalitions, strict=True)
+            blank if full else self._effects[self._row_of[key]] - self._floor
+            for key, full in zip(keys, whole, strict=True)
         ]
         columns = self._n_metrics * self._n_rows
         return -np.array(result, dtype=float).reshape(len(keys), columns)

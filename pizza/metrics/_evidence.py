@@ -127,12 +127,14 @@ def aligned_logprobs(
     n = len(reference.tokens)
     result = np.full((len(perturbed), n), np.nan)
     for row, completion in zip(result, perturbed, strict=True):
-        values = logprobs_of(completion, "perturbed", metric)
+        values = completion.logprobs
+        if values is None:
+            values = logprobs_of(completion, "perturbed", metric)
         shared = shared_length(reference, completion)
         row[:shared] = values[:shared]
         if shared < n:
             row[shared] = logprob_at_divergence(reference, completion, shared)
-    return result
+    return np.clip(result, FLOOR, 0.0, out=result)
 
 
 def best_logprobs(reference: Completion, completion: Completion) -> NDArray[np.float64]:

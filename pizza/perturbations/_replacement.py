@@ -69,7 +69,7 @@ class ReplacementStrategy(PerturbationStrategy):
         """
         texts = require_prepared(self, self._texts, units)
         edits = []
-        for index in np.flatnonzero(~np.asarray(present, dtype=bool)).tolist():
+        for index in (~np.asarray(present, dtype=bool)).nonzero()[0].tolist():
             unit = units[index]
             edits.append(
                 Edit(message=unit.message, start=unit.start, end=unit.end, text=texts[index])

@@ -68,7 +68,7 @@ class Delete(PerturbationStrategy):
             PluginContractError: `prepare` was not called with these units.
         """
         places = require_prepared(self, self._places, units)
-        absent = np.flatnonzero(~np.asarray(present, dtype=bool)).tolist()
+        absent = (~np.asarray(present, dtype=bool)).nonzero()[0].tolist()
         edits: list[Edit] = []
         run: list[int] = []
         for index in absent:
@@ -91,6 +91,9 @@ def _deletion(
         kept = ""
     else:
         text = prompt.messages[message].text
+        if "\n" not in text[low:high]:
+            last = units[run[-1]].end
+            return Edit(message=message, start=low, end=high, text=text[last:high])
         starts = [low, *(units[index].end for index in run)]
         ends = [*(units[index].start for index in run), high]
         gaps = [text[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -116,8 +119,11 @@ def _places(prompt: Prompt, units: Sequence[Unit]) -> tuple[_Place, ...]:
         spans = free[unit.message]
         while spans[at][1] <= unit.start:
             at += 1
-        lowest = spans[at][0] if before is None else max(spans[at][0], before.end)
-        highest = spans[at][1] if after is None else min(spans[at][1], after.start)
+        lowest, highest = spans[at]
+        if before is not None and before.end > lowest:
+            lowest = before.end
+        if after is not None and after.start < highest:
+            highest = after.start
         low = lowest + len(text[lowest : unit.start].rstrip())
         high = highest - len(text[unit.end : highest].lstrip())
         places.append(
