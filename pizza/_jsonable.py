@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def number(value: float) -> float | str | None:
     """A float as JSON can hold it: NaN is null, infinities are named."""
     if math.isnan(value):
@@ -33,7 +36,9 @@ def array(rows: Sequence[Sequence[float | str | None]], n_columns: int) -> NDArr
 
 def plain(value: Any) -> Any:
     """JSON values: mappings to dicts, sets and tuples to lists, numpy to Python."""
-    if isinstance(value, Mapping):
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is dict or isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(plain(v) for v in value)

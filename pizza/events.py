@@ -27,7 +27,11 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for logs."""
-        return {"event": type(self).__name__, **dataclasses.asdict(self)}
+        found: dict[str, Any] = {"event": type(self).__name__}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            found[field.name] = dataclasses.asdict(value) if isinstance(value, Spent) else value
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,13 @@ def _intersection(spans: Iterable[Span], free: Sequence[Span]) -> Iterator[tuple
 
     Each comes with the start of its free span.
     """
+    if len(free) == 1:
+        ((first, last),) = free
+        for start, end in spans:
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                yield low, high, first
+        return
     at = 0
     for start, end in spans:
         while at < len(free) and free[at][1] <= start:
