@@ -60,7 +60,7 @@ class Standing:
         calls_s = (counts.calls - recent[1]) / max(now - recent[0], 1e-9)
         first = self._seen[0]
         rows = over - first[2]
-        left = (self.total - over) * (now - first[0]) / rows if rows else None
+        left = (self.total - over) * (now - first[0]) / rows if rows > 0 else None
         return Pace(
             at=time.time(),
             done=self.done,

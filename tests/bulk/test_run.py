@@ -4,6 +4,8 @@
 import asyncio
 import dataclasses
 import json
+import random
+import time
 
 import numpy as np
 import pytest
@@ -305,3 +307,41 @@ async def test_a_long_prompt_does_not_keep_short_ones_waiting(served, tmp_path):
     )
     assert summary.done == 6
     assert [e.id for e in events if isinstance(e, RowFinished)][-1] == "long"
+
+
+class Jumping:
+    """A wall clock that is set back or forth by days, every time that somebody looks at it."""
+
+    def __init__(self):
+        self.days = random.Random(3)
+        self.looks = 0
+
+    def __call__(self):
+        self.looks += 1
+        return 1.8e9 + 86400 * self.days.randrange(-400, 400)
+
+
+async def test_a_wall_clock_that_jumps_changes_nothing(served, prompts, tmp_path, monkeypatch):
+    jumping, events = Jumping(), []
+    path = prompts(6)
+    with served_model(faults="500=0.2,drop=0.05,seed=6") as server:
+        given = {
+            **served,
+            "base_url": server.base_url,
+            "retry": pizza.RetryPolicy(attempts=9, wait_initial_s=0.001, wait_max_s=0.01),
+            "limits": pizza.Limits(requests_per_minute=6000),
+        }
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", jumping)
+            summary = await bulk.run(path, tmp_path / "run", on_event=events.append, **given)
+        # Whatever the clock said, the run goes on from here.
+        again = await bulk.run(path, tmp_path / "run", resume=True, **given)
+    assert (summary.reason, summary.done) == ("finished", 6)
+    assert (again.done, again.spent.calls) == (6, summary.spent.calls)
+    assert jumping.looks > 10
+    assert 0 < summary.seconds < 3600
+    assert all(0 <= e.seconds < 3600 for e in events if isinstance(e, RowFinished))
+    for event in events:
+        if isinstance(event, Pace):
+            assert 0 <= event.per_second < 10_000
+            assert event.left_s is None or 0 <= event.left_s < 3600

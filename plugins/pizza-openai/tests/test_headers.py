@@ -93,3 +93,13 @@ RESET = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9
 def test_the_most_precise_source_wins(headers, message, seconds):
     found = retry_after(headers, message, now=NOW)
     assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_dates_are_read_by_the_servers_own_clock():
+    """Given a clock that is an hour off on our side -> what the server meant."""
+    headers = {
+        "date": "Sat, 21 Nov 2026 13:00:00 GMT",
+        "retry-after": "Sat, 21 Nov 2026 13:00:30 GMT",
+    }
+    assert retry_after(headers, "") == 30.0
+    assert retry_after({**headers, "date": "soon"}, "", now=NOW) == pytest.approx(30.0)
