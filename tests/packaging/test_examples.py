@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
-EXAMPLES = sorted(FOLDER.glob("*.py"))
+RAY = FOLDER / "ray_bulk.py"
+EXAMPLES = sorted(set(FOLDER.glob("*.py")) - {RAY})
 LOCAL = sorted((FOLDER / "local").glob("*.py"))
 
 
@@ -27,6 +28,13 @@ def run(path, *arguments, cwd):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_by_itself(path, tmp_path):
     assert "answer: " in run(path, cwd=tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_it_runs_where_ray_is(tmp_path):
+    pytest.importorskip("pizza_ray", reason="installed with the extra 'ray'")
+    assert "answer: " in run(RAY, cwd=tmp_path)
 
 
 @pytest.mark.torch

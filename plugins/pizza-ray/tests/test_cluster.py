@@ -168,3 +168,24 @@ def test_sigterm_ends_it_in_good_order_and_what_is_known_is_written(arena):
     assert found["last"]["code"] == 0, found["last"]
     assert len(found["found"]["ids"]) == len(set(found["found"]["ids"])) == 40
     assert sent_twice(found["seen"]) <= 50
+
+
+def test_a_wrong_key_opens_the_circuit_of_all_workers(arena):
+    found = arena.do("wrong_key")
+    assert found["first"]["code"] == 3, found["first"]
+    assert (found["first"]["reason"], found["first"]["failed"]) == ("circuit", 0)
+    assert found["sent"] <= 50
+    assert (found["last"]["code"], found["last"]["done"]) == (0, 30), found["last"]
+
+
+def test_a_coordinator_that_dies_ends_the_run_and_nothing_is_lost(arena):
+    found = arena.do("coordinator", n=40, at=120)
+    assert found["reached"]
+    assert found["first"]["code"] != 0
+    assert "coordinator" in found["first"]["err"]
+    assert "goes on from here" in found["first"]["err"]
+    assert "Traceback" not in found["first"]["err"]
+    assert found["last"]["code"] == 0, found["last"]
+    assert len(found["found"]) == 40
+    assert sent_twice(found["seen"]) <= 20
+    assert len(found["seen"]) <= found["last"]["spent"]["calls"]

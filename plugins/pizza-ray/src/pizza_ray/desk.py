@@ -128,6 +128,11 @@ class Desk:
             return await getattr(self.actor, method).remote(*arguments, **named)
         except self._ray.exceptions.RayError as error:
             raise PizzaError(
-                f"the coordinator of the run is gone: {error}. Run the same command again: it goes "
-                "on from here and pays for nothing twice."
+                f"the coordinator of the run is gone: {_first_line(error)} Run the same command "
+                "again: it goes on from here and pays for nothing twice."
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    # The rest is about processes, and Ray has said it on standard error.
+    return str(error).partition("\n")[0]

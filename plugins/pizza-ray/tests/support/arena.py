@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,9 @@ class Arena:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     @contextlib.contextmanager
-    def server(self, latency: float) -> Iterator[StandIn]:
+    def server(self, latency: float, key: str = "") -> Iterator[StandIn]:
         """A server of the scenario's own."""
-        made = StandIn(latency)
+        made = StandIn(latency, key)
         self.inside(made.__aenter__())
         try:
             yield made
@@ -308,7 +309,48 @@ def interrupt(arena: Arena, n: int, at: int) -> dict[str, Any]:
         }
 
 
-SCENARIOS = {f.__name__: f for f in (equal, cap, node, driver, gpus, own, interrupt)}
+def wrong_key(arena: Arena) -> dict[str, Any]:
+    """A key that the server does not accept; then the right one."""
+    rows, run = arena.rows("key", 30), arena.folder / "key"
+    with arena.server(0.05, key="sk-another") as server:
+        first = ended(arena.start(rows, run, server, *arena.ray(2)))
+        sent = len(server.seen)
+        server.key = ""
+        last = ended(arena.start(rows, run, server))
+        return {"first": first, "sent": sent, "last": last}
+
+
+def coordinator(arena: Arena, n: int, at: int) -> dict[str, Any]:
+    """The coordinator's process is killed in the middle; then to the end."""
+    rows, run = arena.rows("coordinator", n), arena.folder / "coordinator"
+    with arena.server(0.1) as server:
+        process = arena.start(rows, run, server, *arena.ray(2), "--concurrency", "20")
+        reached = until(process, server, at)
+        for number in processes("ray::Host"):
+            os.kill(number, signal.SIGKILL)
+        first = ended(process)
+        last = ended(arena.start(rows, run, server))
+        return {
+            "reached": reached,
+            "first": first,
+            "last": last,
+            "found": outputs(run),
+            "seen": seen(server),
+        }
+
+
+def processes(name: str) -> list[int]:
+    """Numbers of processes that call themselves so."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(name.encode()):
+                found.append(int(path.parent.name))
+    return found
+
+
+_ALL = (equal, cap, node, driver, gpus, own, interrupt, wrong_key, coordinator)
+SCENARIOS = {f.__name__: f for f in _ALL}
 
 
 def main() -> None:

@@ -21,10 +21,16 @@ _WORDS = ["red", "blue", "four", "hats", "one", "box", "the", "a"]
 
 
 class StandIn:
-    """The server. Use as ``async with``."""
+    """The server. Use as ``async with``.
 
-    def __init__(self, latency: float = 0.05) -> None:
+    Args:
+        latency: Seconds until it answers.
+        key: The only key that it accepts; empty = any.
+    """
+
+    def __init__(self, latency: float = 0.05, key: str = "") -> None:
         self.latency = latency
+        self.key = key
         self.seen: list[dict[str, Any]] = []
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -54,10 +60,12 @@ class StandIn:
                 }
                 self.seen.append(note)
                 await asyncio.sleep(self.latency)
-                body = answer(json.loads(content))
+                status, body = 200, answer(json.loads(content))
+                if self.key and f"Bearer {self.key}".encode() not in head:
+                    status, body = 401, b'{"error": {"message": "wrong key", "code": "invalid"}}'
                 writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-                    b"content-length: %d\r\n\r\n%s" % (len(body), body)
+                    b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\n"
+                    b"content-length: %d\r\n\r\n%s" % (status, len(body), body)
                 )
                 await writer.drain()
                 note["answered"] = not writer.is_closing()
