@@ -164,8 +164,8 @@ class Coordinator:
         self._calls += 1
         try:
             return dict(await self._kept.get_many(keys)), None
-        except PizzaError as error:
-            return {}, to_fault(error)
+        except Exception as error:  # a cache of somebody else's; what went wrong must arrive
+            return {}, to_fault(_cause(error))
 
     async def put_many(self, values: Mapping[str, bytes]) -> Fault | None:
         """Keep answers; returns when they are kept, or why they cannot be.
@@ -175,8 +175,8 @@ class Coordinator:
         self._calls += 1
         try:
             await self._kept.put_many(values)
-        except PizzaError as error:
-            return to_fault(error)
+        except Exception as error:  # as above
+            return to_fault(_cause(error))
         return None
 
     # --- what the driver calls ----------------------------------------------------------------
@@ -314,6 +314,14 @@ class Coordinator:
         if self._store is None:
             raise CacheError("this coordinator keeps no answers: give it a store.")
         return self._store
+
+
+def _cause(error: Exception) -> PizzaError:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, PizzaError):
+        return error
+    return CacheError(f"the store failed with {type(error).__name__}: {error}")
 
 
 __all__ = ["Coordinator", "Standing"]
