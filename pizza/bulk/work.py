@@ -9,7 +9,15 @@ import functools
 import itertools
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +119,7 @@ class Work:
         """Whether rows under way are to be given up as well."""
         return self.troubles.hopeless
 
-    async def rows(self) -> AsyncIterator[Pending]:
+    async def rows(self) -> AsyncGenerator[Pending, None]:
         """Rows without a result, read in pieces on a thread; ends when the run is stopping."""
         rows = self._pending()
         index = 0

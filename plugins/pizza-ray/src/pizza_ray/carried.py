@@ -143,7 +143,7 @@ def rebuilt(found: Mapping[str, Any]) -> PizzaError:
 
 
 def _foreign(found: Mapping[str, Any]) -> Exception:
-    kind = getattr(builtins, found["kind"], None)
+    kind: Any = getattr(builtins, found["kind"], None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = type(found["kind"], (Exception,), {})
     made: Exception = kind.__new__(kind)
