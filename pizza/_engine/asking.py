@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pizza.abc import Metric
@@ -69,8 +69,14 @@ class Account:
 
     calls: int = 0
     cache_hits: int = 0
-    usage: Usage = field(default_factory=Usage)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     cost: float | None = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens that its answers cost."""
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
 
     def add(self, answer: Answer) -> None:
         """Count one answer."""
@@ -78,7 +84,9 @@ class Account:
             self.cache_hits += 1
             return
         self.calls += answer.attempts
-        self.usage += answer.completion.usage
+        usage = answer.completion.usage
+        self.prompt_tokens += usage.prompt_tokens
+        self.completion_tokens += usage.completion_tokens
         if answer.cost is None or self.cost is None:
             self.cost = None
         else:

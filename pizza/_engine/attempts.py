@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pizza._engine.deadlines import Deadlines
@@ -42,8 +42,14 @@ class Counters:
     calls: int = 0
     retries: int = 0
     rate_limited: int = 0
-    usage: Usage = field(default_factory=Usage)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     cost: float = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens that the answers cost."""
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
 
 
 @dataclass(slots=True)
@@ -215,7 +221,8 @@ class Sender:
         if self._price is not None:
             cost = self._price.cost(usage.prompt_tokens, usage.completion_tokens)
             self.counters.cost += cost
-        self.counters.usage += usage
+        self.counters.prompt_tokens += usage.prompt_tokens
+        self.counters.completion_tokens += usage.completion_tokens
         # A server that reports no usage is taken at the worst case.
         used = usage.total_tokens or None
         known = cost if used else worst.cost

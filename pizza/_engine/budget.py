@@ -30,6 +30,27 @@ class _Waiter:
         self.turn: asyncio.Future[None] | None = None
 
 
+class _Sum:
+    """Calls, tokens and dollars of several attempts."""
+
+    __slots__ = ("calls", "cost", "tokens")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.tokens = 0
+        self.cost = 0.0
+
+    def add(self, amount: Spent) -> None:
+        self.calls += amount.calls
+        self.tokens += amount.tokens
+        self.cost += amount.cost
+
+    def take_off(self, amount: Spent) -> None:
+        self.calls -= amount.calls
+        self.tokens -= amount.tokens
+        self.cost -= amount.cost
+
+
 class Ledger:
     """What was spent and what is reserved.
 
@@ -68,20 +89,15 @@ class Ledger:
         self._tally = tally
         self._counts = bool(self._caps) or tally is not None
         before = Spent() if tally is None else tally.spent
-        self._spent: dict[str, float] = {
-            "calls": before.calls,
-            "tokens": before.tokens,
-            "cost": before.cost,
-        }
-        self._reserved = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
-        self._sent = {"calls": 0.0, "tokens": 0.0, "cost": 0.0}
+        self._spent, self._reserved, self._sent = _Sum(), _Sum(), _Sum()
+        self._spent.add(before)
         self._waiting: deque[_Waiter] = deque()
 
     @property
     def spent(self) -> Spent:
         """What is spent so far, as far as anybody has to know: with caps, or with a tally."""
         spent = self._spent
-        return Spent(calls=int(spent["calls"]), tokens=int(spent["tokens"]), cost=spent["cost"])
+        return Spent(calls=spent.calls, tokens=spent.tokens, cost=spent.cost)
 
     async def reserve(self, amount: Spent) -> None:
         """Reserve the worst case of one attempt; every reservation must be settled once.
@@ -92,7 +108,7 @@ class Ledger:
         if not self._counts:
             return
         if not self._waiting and self._fits(amount):
-            self._take(amount)
+            self._reserved.add(amount)
             return
         waiter = _Waiter()
         self._waiting.append(waiter)
@@ -109,11 +125,8 @@ class Ledger:
         self._refuse_if_hopeless(amount)
         fits = self._fits(amount)
         if fits:
-            self._take(amount)
+            self._reserved.add(amount)
         return fits
-
-    def _take(self, amount: Spent) -> None:
-        self._add(self._reserved, amount, 1)
 
     def begin(self, amount: Spent) -> None:
         """An attempt that was reserved for is about to be sent: who is killed now has it noted.
@@ -121,8 +134,8 @@ class Ledger:
         What only waits is not noted: there may be a thousand, and none of them costs anything.
         """
         if self._tally is not None:
-            self._add(self._sent, amount, 1)
-            self._note()
+            self._sent.add(amount)
+            self._note(self._tally)
 
     def settle(self, reserved: Spent, spent: Spent, *, sent: bool = True) -> None:
         """The attempt is over: it cost this much instead of what was reserved.
@@ -134,26 +147,25 @@ class Ledger:
         """
         if not self._counts:
             return
-        self._add(self._reserved, reserved, -1)
-        self._add(self._spent, spent, 1)
+        self._reserved.take_off(reserved)
+        self._spent.add(spent)
         if self._tally is not None and sent:
-            self._add(self._sent, reserved, -1)
+            self._sent.take_off(reserved)
             # What is noted is at least what is spent: the next attempt notes it anew. Here it is
             # noted when nothing is under way, and when an attempt cost more than its worst case.
             dearer = spent.tokens > reserved.tokens or spent.cost > reserved.cost
-            if dearer or not self._sent["calls"]:
-                self._note()
-        self._wake()
+            if dearer or not self._sent.calls:
+                self._note(self._tally)
+        if self._waiting:
+            self._wake()
 
-    def _note(self) -> None:
-        if self._tally is None:
-            return
+    def _note(self, tally: Tally) -> None:
         spent, sent = self._spent, self._sent
-        self._tally.write(
+        tally.write(
             Spent(
-                calls=int(spent["calls"] + sent["calls"]),
-                tokens=int(spent["tokens"] + sent["tokens"]),
-                cost=spent["cost"] + max(0.0, sent["cost"]),
+                calls=spent.calls + sent.calls,
+                tokens=spent.tokens + sent.tokens,
+                cost=spent.cost + max(0.0, sent.cost),
             )
         )
 
@@ -162,16 +174,18 @@ class Ledger:
             turn.set_result(None)
 
     def _fits(self, amount: Spent) -> bool:
-        return all(
-            self._spent[kind] + self._reserved[kind] + getattr(amount, kind) <= cap + _EPSILON
-            for kind, cap in self._caps
-        )
+        spent, reserved = self._spent, self._reserved
+        for kind, cap in self._caps:
+            planned = getattr(spent, kind) + getattr(reserved, kind) + getattr(amount, kind)
+            if planned > cap + _EPSILON:
+                return False
+        return True
 
     def _refuse_if_hopeless(self, amount: Spent) -> None:
         for kind, cap in self._caps:
-            need, spent = getattr(amount, kind), self._spent[kind]
+            need, spent = getattr(amount, kind), getattr(self._spent, kind)
             if spent + need > cap + _EPSILON:
-                reserved = self._reserved[kind]
+                reserved = getattr(self._reserved, kind)
                 raise BudgetExceededError(
                     f"the budget is used up: max_{kind}={cap:g}, spent {spent:g}"
                     + (f" (another {reserved:g} under way)" if reserved else "")
@@ -181,9 +195,3 @@ class Ledger:
                     limit=cap,
                     spent=spent + reserved,
                 )
-
-    @staticmethod
-    def _add(total: dict[str, float], amount: Spent, sign: int) -> None:
-        total["calls"] += sign * amount.calls
-        total["tokens"] += sign * amount.tokens
-        total["cost"] += sign * amount.cost

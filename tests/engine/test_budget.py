@@ -102,7 +102,7 @@ def test_no_number_of_concurrent_requests_passes_a_cap(cap, requests):
             for worst, real, cancelled in requests:
                 group.create_task(one(ledger, worst, real, cancelled))
         assert not ledger._waiting
-        assert ledger._reserved["tokens"] == 0
+        assert ledger._reserved.tokens == 0
 
     asyncio.run(body())
     assert most <= cap
