@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.abc import Game, Scores
 from pizza.errors import ConfigError
-from pizza.methods._designs.budget import check_samples
 from pizza.methods._designs.given import halves
-from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._designs.random_halves import RandomHalves
 from pizza.methods._fits.regression import fit, least_squares, plain, solve_columns
 
 _SAMPLES = 64
 
 
-class ContextCite(Estimator):
+class ContextCite(RandomHalves):
     """Weights of a sparse linear surrogate, fitted to coalitions of fair coin tosses.
 
     ``min over w, b: 1/(2m) sum_S (v(S) - b - sum_i w_i (S_i - 1/2) / sd_i)^2 + alpha sum |w_i|``
@@ -47,26 +46,23 @@ class ContextCite(Estimator):
     Cost: ``samples`` calls, all in one round.
     """
 
+    name = "context-cite"
+
     def __init__(self, samples: int | None = None, alpha: float | None = None) -> None:
-        self.samples = check_samples(samples)
+        super().__init__(samples)
         if alpha is not None and not 0 < alpha < np.inf:
             raise ConfigError(f"alpha is a number above 0, or None to choose it, not {alpha!r}.")
         self.alpha = alpha
 
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """8 at least, every coalition at most."""
-        return calls_of_halves(n_units, self.samples)
-
-    def plan(self, game: Game) -> Plan:
-        """One round of random coalitions."""
-        rows = halves_for(game, self.samples, who="context-cite", default=_SAMPLES)
-        return self.estimate(game, rows, (yield rows))
+    def usual(self, n_units: int) -> int:
+        """The original's number."""
+        return _SAMPLES
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
     ) -> Scores:
         """From any random halves, in pairs or not; at least 8 of them."""
-        rows, values, _ = halves(game, coalitions, values, who="context-cite")
+        rows, values, _ = halves(game, coalitions, values, who=self.name)
         details: dict[str, Any] = {
             "index": "banzhaf",
             "samples": int((~rows.all(axis=1)).sum()),

@@ -8,11 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.abc import Game, Scores
 from pizza.errors import ConfigError
-from pizza.methods._designs.budget import check_samples
 from pizza.methods._designs.given import halves, with_full
-from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._designs.random_halves import RandomHalves
 from pizza.methods._fits.penalties import Kind
 from pizza.methods._fits.regression import solve_columns
 
@@ -20,7 +19,7 @@ _WIDTH = 0.25 * np.sqrt(2)
 _LIME_SAMPLES = 5000
 
 
-class Lime(Estimator):
+class Lime(RandomHalves):
     """Weights of a local linear surrogate (Ribeiro et al. 2016, equation 1 and section 3.4).
 
     ``min over w, b: sum_S k(S) (v(S) - b - sum_i w_i S_i)^2 + penalty(w)`` with
@@ -45,6 +44,8 @@ class Lime(Estimator):
     Cost: ``samples`` calls, all in one round.
     """
 
+    name = "lime"
+
     def __init__(
         self,
         samples: int | None = None,
@@ -52,7 +53,7 @@ class Lime(Estimator):
         alpha: float | None = None,
         width: float = _WIDTH,
     ) -> None:
-        self.samples = check_samples(samples)
+        super().__init__(samples)
         if regression not in ("ridge", "lasso"):
             raise ConfigError(f"the regression is 'ridge' or 'lasso', not {regression!r}.")
         if alpha is not None and not 0 <= alpha < np.inf:
@@ -63,22 +64,11 @@ class Lime(Estimator):
         self.alpha = alpha
         self.width = width
 
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """8 at least, every coalition at most."""
-        return calls_of_halves(n_units, self.samples)
-
-    def plan(self, game: Game) -> Plan:
-        """One round of random coalitions and the (free) whole prompt."""
-        rows = halves_for(game, self.samples, who="lime")
-        if not rows[-1].all():
-            rows = np.vstack([rows, np.ones((1, game.n_units), dtype=bool)])
-        return self.estimate(game, rows, (yield rows))
-
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
     ) -> Scores:
         """From any random halves, in pairs or not; at least 8 of them."""
-        rows, values, complete = halves(game, coalitions, values, who="lime")
+        rows, values, complete = halves(game, coalitions, values, who=self.name)
         if not complete:
             rows, values = with_full(rows, values)
         distance = 1.0 - np.sqrt(rows.mean(axis=1))

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
+from pizza.abc import Game, Scores
 from pizza.errors import ConfigError
-from pizza.methods._designs.budget import check_samples
 from pizza.methods._designs.given import halves
-from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._designs.random_halves import RandomHalves
 from pizza.methods._fits import model_noise
 from pizza.methods._fits.pair_terms import STRONGEST, Terms, mains_and_pairs
 from pizza.methods._fits.regression import plain
@@ -22,7 +21,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
-class PairwiseInteractions(Estimator):
+class PairwiseInteractions(RandomHalves):
     """Main effects and the pairs among the strongest of them, by one sparse regression.
 
     Fits ``v(S) = b + sum_i w_i (S_i - 1/2) + sum_ij w_ij (S_i - 1/2)(S_j - 1/2)`` to random halves,
@@ -45,26 +44,19 @@ class PairwiseInteractions(Estimator):
     Cost: ``samples`` calls, all in one round.
     """
 
+    name = "pairwise-interactions"
+
     def __init__(self, samples: int | None = None, strongest: int = STRONGEST) -> None:
-        self.samples = check_samples(samples)
+        super().__init__(samples)
         if strongest < 2:
             raise ConfigError(f"strongest must be at least 2, not {strongest!r}.")
         self.strongest = strongest
-
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """8 at least, every coalition at most."""
-        return calls_of_halves(n_units, self.samples)
-
-    def plan(self, game: Game) -> Plan:
-        """One round of random coalitions."""
-        rows = halves_for(game, self.samples, who="pairwise-interactions")
-        return self.estimate(game, rows, (yield rows))
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
     ) -> Scores:
         """From any random halves, in pairs or not; at least 8 of them."""
-        rows, values, complete = halves(game, coalitions, values, who="pairwise-interactions")
+        rows, values, complete = halves(game, coalitions, values, who=self.name)
         found = mains_and_pairs(rows, values, self.strongest, complete=complete)
         if complete:
             found = replace(found, errors=_noise_of_all(game, found, values))

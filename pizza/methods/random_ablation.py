@@ -6,14 +6,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pizza.abc import Estimator, Game, Plan, Scores
-from pizza.methods._designs.budget import check_samples
+from pizza.abc import Game, Scores
 from pizza.methods._designs.given import halves
-from pizza.methods._designs.halves import calls_of_halves, halves_for
+from pizza.methods._designs.random_halves import RandomHalves
 from pizza.methods._fits import model_noise
 
 
-class RandomAblation(Estimator):
+class RandomAblation(RandomHalves):
     """``score_i = mean(v(S) : i in S) - mean(v(S) : i not in S)`` over random halves.
 
     What TokenSHAP computes (Goldshmidt & Horovicz 2024, equation 3) and calls Shapley values; over
@@ -33,23 +32,13 @@ class RandomAblation(Estimator):
     Cost: ``samples`` calls, all in one round.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
-        self.samples = check_samples(samples)
-
-    def calls(self, n_units: int) -> tuple[int, int]:
-        """8 at least, every coalition at most."""
-        return calls_of_halves(n_units, self.samples)
-
-    def plan(self, game: Game) -> Plan:
-        """One round of random coalitions."""
-        rows = halves_for(game, self.samples, who="random-ablation")
-        return self.estimate(game, rows, (yield rows))
+    name = "random-ablation"
 
     def estimate(
         self, game: Game, coalitions: NDArray[np.bool_], values: NDArray[np.float64]
     ) -> Scores:
         """From any random halves, in pairs or not; at least 8 of them."""
-        rows, values, complete = halves(game, coalitions, values, who="random-ablation")
+        rows, values, complete = halves(game, coalitions, values, who=self.name)
         n_with, mean_with, var_with = _moments(rows, values)
         n_without, mean_without, var_without = _moments(~rows, values)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pizza import coalition
-from pizza.abc import Game
-from pizza.methods._designs.budget import affordable, coalitions_to_spend
 from pizza.methods._designs.enumeration import every
 
 Bools = NDArray[np.bool_]
@@ -26,43 +24,13 @@ _BLOCK = 16
 """Coalitions drawn at once. Fixed, so that waves of any size draw the same ones."""
 
 
-def halves_for(game: Game, samples: int | None, *, who: str, default: int | None = None) -> Bools:
-    """Random coalitions for a method that wants as many as it may have.
-
-    When all of them are within reach they are all returned, the full one (which is free) included,
-    so that a regression on them is exact. Where the budget is counted in tokens or dollars they are
-    as many as the limit pays for when half of the units are away, fewer when the ones that were
-    drawn happen to be longer.
-
-    Args:
-        game: Its seed and budget.
-        samples: What the user asked for, or ``None`` for what the budget allows.
-        who: Name of the method.
-        default: Coalitions without a budget; ``None`` = `usual`.
-    """
-    n = game.n_units
-    spend = coalitions_to_spend(
-        game,
-        samples,
-        fewest=FEWEST,
-        default=usual(n) if default is None else default,
-        who=who,
-        advice="use larger units (sentence, paragraph).",
-        share=0.5,
-    )
-    if spend == 2**n - 1:
-        return every(n)
-    rows = Draws(n, np.random.default_rng(game.seed)).halves(spend)
-    return rows[: affordable(game.tariff, rows)]
-
-
 def usual(n_units: int) -> int:
     """Coalitions when nobody said how many: 10 per unit, 64 to 512."""
     return max(64, min(10 * n_units, 512))
 
 
 def calls_of_halves(n_units: int, samples: int | None) -> tuple[int, int]:
-    """What `Method.calls` answers for a method that uses `halves_for`."""
+    """What `Method.calls` answers for a method that asks for halves."""
     most = 2**n_units - 1
     if samples is not None:
         return min(samples, most), min(samples, most)
