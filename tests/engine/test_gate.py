@@ -149,3 +149,45 @@ async def test_a_session_asks_the_gate_that_it_was_given(clock):
         with pytest.raises(BudgetExceededError):
             await clock.run(session.submit(request("2")))
     assert gate.spent.calls == 1
+
+
+async def opened_wide(gate):
+    """Answer a request, after which others need not wait for the first."""
+    leave = await gate.enter(gate.ticket(), ONE)
+    gate.begin(leave)
+    gate.finish(leave, ONE)
+
+
+async def all_that_pass(gate, clock):
+    """Leave for as many as get it at this moment."""
+    waiting = [asyncio.create_task(gate.enter(gate.ticket(), ONE)) for _ in range(100)]
+    await clock.settle()
+    leaves = [task.result() for task in waiting if task.done()]
+    for task in waiting:
+        task.cancel()
+    await clock.settle()
+    return leaves
+
+
+async def test_a_lag_is_taken_off_the_burst(clock):
+    limits = Limits(requests_per_minute=600, burst_s=3.0, max_concurrency=100)
+    gate = LocalGate(limits, clock, lag_s=1.0)
+    await opened_wide(gate)
+    await clock.advance(60)
+    assert len(await all_that_pass(gate, clock)) == 20
+
+
+@pytest.mark.parametrize(("lag_s", "passing"), [(0.0, 29), (1.0, 20)])
+async def test_what_comes_back_late_makes_room_only_where_nothing_lags(clock, lag_s, passing):
+    limits = Limits(requests_per_minute=600, burst_s=3.0, max_concurrency=100)
+    gate = LocalGate(limits, clock, lag_s=lag_s)
+    await opened_wide(gate)
+    await clock.advance(60)
+    leaves = await all_that_pass(gate, clock)
+    # One is kept back for requests that overtake others on their way to the server.
+    assert len(leaves) == passing
+    await clock.advance(1.0)
+    for leave in leaves:
+        gate.give_back(leave)
+    # A second refilled ten; the others were taken in a window that is over.
+    assert len(await all_that_pass(gate, clock)) == (10 if lag_s else 29)
