@@ -162,6 +162,7 @@ class RunEnded(Event):
         failed: Rows without one.
         total: Rows of the input.
         spent: What all runs in this directory spent.
+        kind: Type of the error that stopped it, or empty.
     """
 
     reason: str
@@ -170,3 +171,11 @@ class RunEnded(Event):
     failed: int
     total: int
     spent: Spent
+    kind: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for logs; without a message that may repeat what a server said."""
+        found = Event.to_dict(self)
+        if self.reason in ("circuit", "error"):
+            found["message"] = ""
+        return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHOWN = 5
+_MOST_FAULTS = 100_000
+"""More records that are no rows mean that it is another file than somebody meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +60,8 @@ def take_census(source: Source, *, skip_faults: bool = False) -> Census:
             faults.append(row)
             if not skip_faults and len(faults) > _SHOWN:
                 break
+            if len(faults) > _MOST_FAULTS:
+                raise _too_faulty(source, faults, f"more than {_MOST_FAULTS:,}")
             continue
         content = row.content()
         digest.update(len(content).to_bytes(8, "little"))
@@ -66,6 +70,8 @@ def take_census(source: Source, *, skip_faults: bool = False) -> Census:
     if faults and not skip_faults:
         raise _faulty(source, faults)
     if not hashes:
+        if faults:
+            raise _too_faulty(source, faults, "all")
         raise ConfigError(source.empty)
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -106,7 +112,14 @@ def _refuse_same_ids(source: Source, suspects: set[int]) -> None:
     )
 
 
-def _faulty(source: Source, faults: list[Any]) -> ConfigError:
+def _too_faulty(source: Source, faults: list[Fault], n: str) -> ConfigError:
+    return ConfigError(
+        f"{n} records of {source.name} cannot be used: it is probably not the file that was meant. "
+        f"The first:\n  {faults[0]}"
+    )
+
+
+def _faulty(source: Source, faults: list[Fault]) -> ConfigError:
     shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
     more = "\n  ..." if len(faults) > _SHOWN else ""
     return ConfigError(

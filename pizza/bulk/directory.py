@@ -163,7 +163,7 @@ class RunDirectory:
 
     def _write_manifest(self) -> None:
         text = json.dumps(self._manifest, indent=2, allow_nan=False) + "\n"
-        _write_whole(self.path / "manifest.json", text)
+        write_whole(self.path / "manifest.json", text)
 
     # --- results ------------------------------------------------------------------------------
 
@@ -173,10 +173,7 @@ class RunDirectory:
         Raises:
             ResultFormatError: A part cannot be read.
         """
-        found: list[int] = []
-        for batch in read_parts(parts_in(self.results), ["id"]):
-            found += [id_hash(name) for name in batch.column(0).to_pylist()]
-        return np.sort(np.array(found, dtype=np.uint64))
+        return done_in(self.results)
 
     def write(self, batches: list[Any]) -> Path:
         """Write results as the next part.
@@ -212,7 +209,7 @@ class RunDirectory:
     def keep_failures(self, failures: Sequence[Mapping[str, Any]]) -> None:
         """Replace the list of failures."""
         text = "".join(json.dumps(failure) + "\n" for failure in failures)
-        _write_whole(self.path / "failures.jsonl", text)
+        write_whole(self.path / "failures.jsonl", text)
 
     def note_failure(self, failure: Mapping[str, Any]) -> None:
         """Add a failure."""
@@ -222,6 +219,18 @@ class RunDirectory:
     def log(self, event: Mapping[str, Any]) -> None:
         """Add a line to the log of events."""
         self._events.write(json.dumps(event, default=str) + "\n")
+
+
+def done_in(results: Path) -> NDArray[np.uint64]:
+    """64 bits of the id of every row that has a result in a folder of parts, sorted.
+
+    Raises:
+        ResultFormatError: A part cannot be read.
+    """
+    found: list[int] = []
+    for batch in read_parts(parts_in(results), ["id"]):
+        found += [id_hash(name) for name in batch.column(0).to_pylist()]
+    return np.sort(np.array(found, dtype=np.uint64))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -268,6 +277,11 @@ def _check_empty_or_run(path: Path) -> None:
         raise ConfigError(f"{path} is a file; a run needs a directory.")
     ours = {"lock", "spent", "events.jsonl", "results"}
     if path.is_dir() and not (path / "manifest.json").exists():
+        if parts_in(path / "results"):
+            raise ConfigError(
+                f"{path} holds results, and no manifest.json that says how they were made. Name a "
+                "new directory."
+            )
         others = sorted({entry.name for entry in path.iterdir()} - ours)
         if others:
             raise ConfigError(
@@ -305,7 +319,12 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of a run, whole or not at all.
+
+    Raises:
+        ConfigError: There is no room, or no access.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -313,6 +332,12 @@ def _write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror or error}. Make room or grant access, and run "
+            "the same command again."
+        ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

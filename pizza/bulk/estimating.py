@@ -18,9 +18,9 @@ from pizza._parts import Part, resolve
 from pizza.abc import Method
 from pizza.bulk.api import Given
 from pizza.bulk.census import Census, contains, take_census
-from pizza.bulk.parts import parts_in, read_parts
+from pizza.bulk.directory import done_in
 from pizza.bulk.rehearsal import Lookup, Rehearsal
-from pizza.bulk.rows import Columns, Row, id_hash
+from pizza.bulk.rows import Columns, Row
 from pizza.bulk.sources import Source
 from pizza.bulk.tables import source_of
 from pizza.errors import ConfigError
@@ -196,14 +196,13 @@ class _Asked:
 
     def items(self) -> Iterator[Item]:
         """The rows, or as many of them as the sample has, evenly spread."""
-        every = 1 if self.sample is None else max(1, self.open // self.sample)
-        left = self.open if self.sample is None else self.sample
+        n = max(1, self.open)
+        sample = n if self.sample is None else min(n, self.sample)
         place = 0
         for row in self.source.rows():
             if not isinstance(row, Row) or contains(self.done, row.hash):
                 continue
-            if place % every == 0 and left:
-                left -= 1
+            if (place + 1) * sample // n > place * sample // n:
                 own = {} if row.target is None else {"target": row.target}
                 yield Item(prompt=row.prompt, id=row.id, options=own)
             place += 1
@@ -316,8 +315,4 @@ def _cache(path: Any) -> Any:
 
 
 def _done(folder: Path | None) -> NDArray[np.uint64]:
-    found: list[int] = []
-    if folder is not None:
-        for batch in read_parts(parts_in(folder / "results"), ["id"]):
-            found += [id_hash(name) for name in batch.column(0).to_pylist()]
-    return np.sort(np.array(found, dtype=np.uint64))
+    return np.array([], dtype=np.uint64) if folder is None else done_in(folder / "results")

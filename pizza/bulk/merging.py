@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pizza.bulk.directory import RunDirectory, read_failures, read_manifest
+from pizza.bulk.directory import RunDirectory, read_failures, read_manifest, write_whole
 from pizza.bulk.parts import parts_in, read_parts
 from pizza.bulk.rows import id_hash
 from pizza.caches.sqlite import connect
@@ -57,7 +57,13 @@ def merge(
     if duplicates == "refuse":
         _refuse_same_ids(paths)
     with RunDirectory(target) as directory:
-        done = _copy_results(paths, directory)
+        try:
+            done = _copy_results(paths, directory)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to {target}: {error.strerror or error}. Delete it, make room, and "
+                "merge again."
+            ) from error
         failures = [
             failure
             for path in paths
@@ -179,4 +185,4 @@ def _write_manifest(
             for path, manifest in zip(paths, manifests, strict=True)
         ],
     }
-    (target / "manifest.json").write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
+    write_whole(target / "manifest.json", json.dumps(merged, indent=2) + "\n")

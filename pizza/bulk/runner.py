@@ -88,7 +88,7 @@ class Runner:
                         work.over()
                 except BaseException as error:
                     reason = "error" if isinstance(error, Exception) else "interrupted"
-                    told.ended(_end(work, reason, str(error)))
+                    told.ended(_end(work, reason, error))
                     raise
                 ended = _ended(work)
                 told.ended(ended)
@@ -123,12 +123,13 @@ class Runner:
         return np.array(hashes, dtype=np.uint64)
 
 
-def _end(work: Work, reason: str, message: str = "") -> RunEnded:
+def _end(work: Work, reason: str, error: BaseException | None) -> RunEnded:
     standing = work.standing
     event = RunEnded(
         at=time.time(),
         reason=reason,
-        message=message,
+        message=str(error or ""),
+        kind="" if error is None else type(error).__name__,
         done=standing.done,
         failed=standing.failed,
         total=standing.total,
@@ -143,7 +144,7 @@ def _ended(work: Work) -> RunEnded:
     if troubles.reason == "storage":
         # Results that were computed and could not be written are computed again.
         work.standing.done = len(work.directory.done())
-    return _end(work, troubles.reason, str(troubles.error or ""))
+    return _end(work, troubles.reason, troubles.error)
 
 
 def _summary(work: Work, ended: RunEnded, seconds: float) -> Summary:

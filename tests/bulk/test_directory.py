@@ -51,6 +51,33 @@ def test_it_refuses_what_is_no_run(tmp_path):
         RunDirectory(tmp_path / "new", create=False)
 
 
+def test_results_without_a_manifest_are_nobodys(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "part-000001.parquet").write_bytes(b"noise")
+    with pytest.raises(ConfigError, match=r"holds results, and no manifest\.json"):
+        RunDirectory(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "failures.jsonl"])
+def test_a_full_disk_leaves_the_file_as_it_was(name, tmp_path):
+    (tmp_path / name).write_text("before")
+    program = (
+        "import resource, sys; from pathlib import Path; from pizza.errors import ConfigError;"
+        "from pizza.bulk.directory import write_whole;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));\n"
+        "try: write_whole(Path(sys.argv[1]), 'x' * 5000)\n"
+        "except ConfigError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Make room or grant access, and run the same command again" in done.stdout
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "before")]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_cannot_be_written_to_is_refused(tmp_path):
     tmp_path.chmod(0o500)

@@ -164,6 +164,10 @@ async def test_a_wrong_key_opens_the_circuit_and_the_right_one_goes_on(prompts, 
         summary = await bulk.run(path, tmp_path / "run", api_key="sk-wrong", workers=4, **common)
         assert (summary.reason, summary.done, summary.failed) == ("circuit", 0, 0)
         assert isinstance(summary.error, pizza.errors.AuthError)
+        last = json.loads((tmp_path / "run" / "events.jsonl").read_text().splitlines()[-1])
+        # Servers repeat what they were sent in their messages: the log says what kind it was.
+        assert (last["event"], last["kind"], last["message"]) == ("RunEnded", "AuthError", "")
+        assert summary.message == str(summary.error)
         assert "sk-wrong" not in (tmp_path / "run" / "manifest.json").read_text()
         assert requests(server) < 20
         summary = await bulk.run(path, tmp_path / "run", api_key="sk-right", **common)

@@ -136,6 +136,17 @@ def test_many_bad_lines_are_not_all_shown(tmp_path):
     assert len(str(caught.value).splitlines()) < 10
 
 
+def test_a_file_without_one_usable_row_says_so_and_not_that_it_is_empty(tmp_path, monkeypatch):
+    path = tmp_path / "bad.jsonl"
+    path.write_text("nothing\n" * 100)
+    with pytest.raises(ConfigError, match=r"all records .*\n  .*bad\.jsonl:1: this is not JSON"):
+        take_census(source_of(path), skip_faults=True)
+    # What is noted of each must not fill the memory.
+    monkeypatch.setattr("pizza.bulk.census._MOST_FAULTS", 10)
+    with pytest.raises(ConfigError, match="more than 10 records"):
+        take_census(source_of(path), skip_faults=True)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
