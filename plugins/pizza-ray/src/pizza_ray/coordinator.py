@@ -8,12 +8,12 @@ return plain values, so that an actor can have them.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pizza.errors import CacheError, PizzaError
 from pizza.gate import LocalGate, SystemClock
 from pizza.limits import Spent
+from pizza_ray.book import Entry, Standing
 from pizza_ray.wire import Delivery, LinkError, Terms, to_error, to_fault, to_status
 
 if TYPE_CHECKING:
@@ -30,42 +30,6 @@ _BURST_S = 60.0
 _APART_S = 0.05
 _PER_LEASE = 8
 """Times that a worker may call within a lease: what is granted is sent long before it ends."""
-
-
-class Standing(NamedTuple):
-    """Where all workers stand together.
-
-    Attributes:
-        spent: What counts towards the caps.
-        sent: Attempts that leave was given for since the coordinator was made.
-        in_flight: Leaves that are not accounted for yet.
-        queued: Attempts that wait for their rate or for a slot.
-        workers: Workers that registered and were not lost.
-        calls: Calls that workers made, all kinds together.
-    """
-
-    spent: Spent
-    sent: int
-    in_flight: int
-    queued: int
-    workers: int
-    calls: int
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One worker in the book."""
-
-    name: str
-    incarnation: int
-    waiting: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    held: dict[int, Leave] = field(default_factory=dict)
-    """Leaves that were given and not accounted for."""
-    granted: dict[int, float] = field(default_factory=dict)
-    """Those of them that the worker does not know of yet, and when they were given."""
-    faults: list[tuple[int, Fault]] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    lost: bool = False
 
 
 class Coordinator:
@@ -111,7 +75,7 @@ class Coordinator:
             lag_s=self._lease_s,
         )
         self._store = store
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, Entry] = {}
         self._ended: dict[str, int] = {}
         """Newest incarnation of each name that was declared lost."""
         self._sent = self._calls = 0
@@ -133,7 +97,7 @@ class Coordinator:
                 "already. Start it again with a higher one."
             )
         await self.lost(worker)
-        self._workers[worker] = _Worker(worker, incarnation)
+        self._workers[worker] = Entry(worker, incarnation)
         apart_s = min(_APART_S, self._lease_s / _PER_LEASE)
         return Terms(self._clock.now(), self._lease_s, apart_s)
 
@@ -232,7 +196,7 @@ class Coordinator:
 
     # --- the book -----------------------------------------------------------------------------
 
-    def _hear(self, worker: _Worker, batch: Batch) -> None:
+    def _hear(self, worker: Entry, batch: Batch) -> None:
         for fault in batch.bars:
             self._gate.bar(to_error(fault))
         for report in batch.reports:
@@ -246,7 +210,7 @@ class Coordinator:
         for ask in batch.asks:
             worker.waiting[ask.id] = asyncio.create_task(self._ask(worker, ask))
 
-    async def _ask(self, worker: _Worker, ask: Ask) -> None:
+    async def _ask(self, worker: Entry, ask: Ask) -> None:
         worst = Spent(calls=ask.calls, tokens=ask.tokens, cost=ask.cost)
         try:
             leave = await self._gate.enter(ask.ticket, worst)
@@ -264,7 +228,7 @@ class Coordinator:
         worker.waiting.pop(ask.id, None)
         worker.changed.set()
 
-    def _account(self, worker: _Worker, report: Report) -> None:
+    def _account(self, worker: Entry, report: Report) -> None:
         leave = worker.held.pop(report.id, None)
         if leave is None:
             return
@@ -290,14 +254,14 @@ class Coordinator:
         self._sent -= 1
         self._gate.give_back(leave)
 
-    async def _wait(self, worker: _Worker, seconds: float) -> None:
+    async def _wait(self, worker: Entry, seconds: float) -> None:
         timer = self._clock.call_later(seconds, worker.changed.set)
         try:
             await worker.changed.wait()
         finally:
             timer.cancel()
 
-    def _delivery(self, worker: _Worker | None, began: float) -> Delivery:
+    def _delivery(self, worker: Entry | None, began: float) -> Delivery:
         now, spent = self._clock.now(), self._gate.spent
         grants: list[tuple[int, float]] = []
         faults: list[tuple[int, Fault]] = []
