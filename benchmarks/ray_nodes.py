@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -48,7 +49,10 @@ class Nodes:
     """
 
     def __init__(self, n: int, *, cpus: int = 1, gpus: int = 0) -> None:
-        os.environ.update(_SETTINGS)
+        # Ray notes the newest cluster of a machine in its folder: others' must not be mistaken.
+        # Paths of sockets are short.
+        self._folder = tempfile.mkdtemp(prefix="ray-")
+        os.environ.update(_SETTINGS, RAY_TMPDIR=self._folder)
         from ray.cluster_utils import Cluster
 
         self._given: dict[str, Any] = {
@@ -77,6 +81,7 @@ class Nodes:
     def stop(self) -> None:
         """End them all."""
         self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @contextmanager

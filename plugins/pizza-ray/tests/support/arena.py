@@ -155,7 +155,7 @@ def equal(arena: Arena, rpm: int, n: int) -> dict[str, Any]:
 def leaked(run: Path, key: str) -> list[str]:
     """Files that hold the key, in the run directory and wherever Ray writes."""
     found = []
-    for folder in (run, Path("/tmp/ray")):
+    for folder in (run, Path(os.environ["RAY_TMPDIR"])):
         for path in folder.rglob("*"):
             with contextlib.suppress(OSError):
                 if path.is_file() and key.encode() in path.read_bytes():
@@ -264,6 +264,7 @@ def own(arena: Arena) -> dict[str, Any]:
             "listening": listening,
             "done": ended(process),
             "after": raylets() - before,
+            "alone": Path("/proc/net/dev").read_text().count(":") == 1,
         }
 
 
@@ -339,6 +340,33 @@ def coordinator(arena: Arena, n: int, at: int) -> dict[str, Any]:
         }
 
 
+def nowhere(arena: Arena) -> dict[str, Any]:
+    """Workers that need more than there is."""
+    rows, run = arena.rows("nowhere", 3), arena.folder / "nowhere"
+    with arena.server(0.05) as server:
+        given = arena.ray(1, cpus_per_worker=64, patience_s=2)
+        return {"done": ended(arena.start(rows, run, server, *given)), "sent": len(server.seen)}
+
+
+def no_room(arena: Arena, n: int, at: int) -> dict[str, Any]:
+    """Workers cannot write results any more; then they can."""
+    rows, run = arena.rows("room", n), arena.folder / "room"
+    with arena.server(0.1) as server:
+        process = arena.start(rows, run, server, *arena.ray(2), "--concurrency", "20")
+        reached = until(process, server, at)
+        (run / "results").rename(run / "away")
+        first = ended(process)
+        (run / "away").rename(run / "results")
+        last = ended(arena.start(rows, run, server))
+        return {
+            "reached": reached,
+            "first": first,
+            "last": last,
+            "found": outputs(run),
+            "seen": seen(server),
+        }
+
+
 def processes(name: str) -> list[int]:
     """Numbers of processes that call themselves so."""
     found = []
@@ -349,7 +377,7 @@ def processes(name: str) -> list[int]:
     return found
 
 
-_ALL = (equal, cap, node, driver, gpus, own, interrupt, wrong_key, coordinator)
+_ALL = (equal, cap, node, driver, gpus, own, interrupt, wrong_key, coordinator, nowhere, no_room)
 SCENARIOS = {f.__name__: f for f in _ALL}
 
 
