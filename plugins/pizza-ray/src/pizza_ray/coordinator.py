@@ -110,17 +110,20 @@ class Coordinator:
             worker: Its name.
             incarnation: Its incarnation.
             batch: What it says.
-            hold_s: How long to wait, seconds, when there is nothing for it yet.
+            hold_s: How long to wait, seconds, when there is nothing for it yet and it says nothing
+                else meanwhile.
         """
         self._calls += 1
         began = self._clock.now()
         known = self._workers.get(worker)
         if known is None or known.incarnation != incarnation:
             return self._delivery(None, began)
-        known.changed.clear()
+        # An earlier call of this worker that is held ends: this one is answered from here on.
+        known.changed.set()
+        known.changed = changed = asyncio.Event()
         self._hear(known, batch)
         if hold_s > 0 and not (known.granted or known.faults):
-            await self._wait(known, hold_s)
+            await self._wait(changed, hold_s)
         return self._delivery(None if known.lost else known, began)
 
     async def get_many(self, keys: Sequence[str]) -> tuple[dict[str, bytes], Fault | None]:
@@ -254,10 +257,10 @@ class Coordinator:
         self._sent -= 1
         self._gate.give_back(leave)
 
-    async def _wait(self, worker: Entry, seconds: float) -> None:
-        timer = self._clock.call_later(seconds, worker.changed.set)
+    async def _wait(self, changed: asyncio.Event, seconds: float) -> None:
+        timer = self._clock.call_later(seconds, changed.set)
         try:
-            await worker.changed.wait()
+            await changed.wait()
         finally:
             timer.cancel()
 

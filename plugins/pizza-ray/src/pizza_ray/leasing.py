@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pizza.limits import RateStatus
     from pizza_ray.wire import Delivery, Fault, Link, Terms
 
-_PATIENCE_S = 0.5
-"""How long a call is held while everybody here waits and nothing is under way: what comes
-meanwhile is behind those who wait already."""
+_HOLD_S = 2.0
+"""How long a call is held at most, when there is nothing for this worker."""
+_CALLS_MOST = 4
 _CLOSE_S = 10.0
 _LATE_MOST = 10
 """Times that leave may come too late for one request."""
@@ -36,9 +36,9 @@ class _Grant(NamedTuple):
 class LeasedGate(Gate):
     """Asks for leave over a link; for ``Session(gate=...)``.
 
-    One task talks to the coordinator, one call at a time, at most every `Terms.apart_s` seconds:
-    whatever was asked, given up or finished meanwhile goes in the next call, and all that was
-    granted comes back in its answer. ::
+    One task calls the coordinator, at most every `Terms.apart_s` seconds: whatever was asked,
+    given up or finished meanwhile goes in the next call, and all that was granted comes back in
+    its answer, which the coordinator holds until there is something. ::
 
         async with LeasedGate(link, worker="w1", incarnation=1) as gate:
             async with pizza.Session(model, gate=gate, cache=SharedStore(link)) as session:
@@ -255,28 +255,46 @@ class LeasedGate(Gate):
     # --- talking ------------------------------------------------------------------------------
 
     async def _talk(self, terms: Terms) -> None:
+        calls: set[asyncio.Task[None]] = set()
         try:
-            while True:
-                await self._wanted.wait()
-                began = self._clock.now()
-                batch = self._said()
-                delivery = await self._link.exchange(
-                    self._worker, self._incarnation, batch, self._hold_s(terms)
-                )
-                self._hear(delivery, began, terms)
-                if not (self._waiters or self._unsaid):
+            while self._failure is None and not (self._closed and self._silent and not calls):
+                # An answer of a call that is held brings what is granted. Whoever has something
+                # to say makes another one, which ends the first.
+                if (not self._silent and len(calls) < _CALLS_MOST) or (self._waiters and not calls):
+                    call = asyncio.create_task(self._call(terms), name="pizza-lease-call")
+                    calls.add(call)
+                    call.add_done_callback(calls.discard)
+                    await self._clock.sleep(terms.apart_s)
+                else:
                     self._wanted.clear()
-                    if self._closed:
-                        return
-                await self._clock.sleep(began + terms.apart_s - self._clock.now())
+                    await self._wanted.wait()
+        finally:
+            for call in calls:
+                call.cancel()
+            if calls:
+                await asyncio.wait(tuple(calls))
+
+    async def _call(self, terms: Terms) -> None:
+        began = self._clock.now()
+        try:
+            delivery = await self._link.exchange(
+                self._worker,
+                self._incarnation,
+                self._said(),
+                _HOLD_S if self._waiters and not self._closed else 0.0,
+            )
+            self._hear(delivery, began, terms)
         except PizzaError as error:
             self._break(error)
         except Exception as error:  # a bug here must not leave anybody waiting for ever
             self._break(LinkError(f"the link failed with {type(error).__name__}: {error}"))
+        # After the task is done, when it does not count any more.
+        asyncio.get_running_loop().call_soon(self._wanted.set)
 
     @property
-    def _unsaid(self) -> bool:
-        return bool(self._asks or self._cancels or self._reports or self._bars)
+    def _silent(self) -> bool:
+        """Whether there is nothing to say."""
+        return not (self._asks or self._cancels or self._reports or self._bars)
 
     def _said(self) -> Batch:
         """All that there is to say, taken."""
@@ -285,11 +303,6 @@ class LeasedGate(Gate):
         batch = Batch(list(self._asks.values()), self._cancels, reports, self._bars)
         self._asks, self._cancels, self._reports, self._bars = {}, [], [], []
         return batch
-
-    def _hold_s(self, terms: Terms) -> float:
-        if not self._waiters or self._closed:
-            return 0.0
-        return terms.apart_s if self._held else max(terms.apart_s, _PATIENCE_S)
 
     def _hear(self, delivery: Delivery, began: float, terms: Terms) -> None:
         if delivery.lost:
@@ -304,9 +317,12 @@ class LeasedGate(Gate):
         under_way = max(0.0, now - began - delivery.held_s)
         for number, age_s in delivery.grants:
             future = self._waiters.pop(number, None)
-            if future is not None and not future.done():
-                self._held += 1
-                future.set_result(_Grant(number, now - age_s - under_way + terms.lease_s))
+            if future is None or future.done():
+                # Given up meanwhile. The coordinator was told, unless that call was overtaken.
+                self._reports.append((Report(number, "back"), now))
+                continue
+            self._held += 1
+            future.set_result(_Grant(number, now - age_s - under_way + terms.lease_s))
         for number, fault in delivery.faults:
             future = self._waiters.pop(number, None)
             if future is not None and not future.done():
