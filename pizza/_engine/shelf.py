@@ -100,14 +100,23 @@ class Shelf:
             task.add_done_callback(self._writers.discard)
 
     async def _write(self) -> None:
-        while self._waiting:
-            taken = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
-            packed = {key: _encoded(completion) for key, completion, _ in taken}
-            try:
-                await self._put({key: data for key, data in packed.items() if data is not None})
-            finally:
-                # Also when closing gives up on this task: the answers are here and paid for.
-                self._land([(packed[key], landed) for key, _, landed in taken])
+        try:
+            while self._waiting:
+                await self._write_group()
+        finally:
+            # At once, and not when the loop gets to its callback: until then an answer would wait
+            # for a writer that has ended.
+            if (task := asyncio.current_task()) is not None:
+                self._writers.discard(task)
+
+    async def _write_group(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(_GROUP, len(self._waiting)))]
+        packed = {key: _encoded(completion) for key, completion, _ in taken}
+        try:
+            await self._put({key: data for key, data in packed.items() if data is not None})
+        finally:
+            # Also when closing gives up on this task: the answers are here and paid for.
+            self._land([(packed[key], landed) for key, _, landed in taken])
 
     async def _put(self, values: dict[str, bytes]) -> None:
         if not values:
