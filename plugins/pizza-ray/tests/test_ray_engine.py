@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from pizza_ray import RayEngine
-from pizza_ray.carried import Order, Secret, described, rebuilt, travels
+from pizza_ray.carried import Order, Secret, described, rebuilt
+from pizza_ray.travels import travels
 from pizza_ray.worker import Worker
 
 import pizza

@@ -14,10 +14,11 @@ from pizza.bulk import Engine, Work
 from pizza.bulk.settings import Settings
 from pizza.errors import ConfigError
 from pizza.limits import DEFAULT_CONCURRENCY, Budget, Limits
-from pizza_ray.carried import Opened, Order, Secret, check_travels
+from pizza_ray.carried import Opened, Order, Secret
 from pizza_ray.cluster import Cluster, check_address, joined, ray_package
 from pizza_ray.crew import Crew
-from pizza_ray.desk import Desk
+from pizza_ray.hosted import Hosted
+from pizza_ray.travels import check_travels
 
 _MOST = 16
 """Workers, where nobody says how many."""
@@ -122,12 +123,12 @@ class RayEngine(Engine):
         async with AsyncExitStack() as stack:
             cluster = await stack.enter_async_context(joined(self._address, self._init))
             needs, size = self._needs(work, cluster)
-            desk = Desk(work, cluster)
-            stack.push_async_callback(desk.close)
+            hosted = Hosted(work, cluster)
+            stack.push_async_callback(hosted.close)
 
             async def opened(found: Opened) -> None:
                 work.opened(found.identity, found.plugins)
-                await desk.open(
+                await hosted.open(
                     limits=_shared(limits, found, size),
                     budget=budget,
                     price=found.price,
@@ -139,16 +140,16 @@ class RayEngine(Engine):
                 cluster,
                 order=self._order(work, limits),
                 key=_key(work),
-                desk=desk,
+                hosted=hosted,
                 opened=opened,
                 size=size,
                 rows=settings.rows_at_once(),
                 needs=needs,
                 patience_s=self._patience_s,
             )
-            # Before the desk closes: what workers tell at last goes through it.
+            # Before the coordinator: what workers tell at last goes through it.
             stack.push_async_callback(crew.close)
-            async with work.pacing(desk.count):
+            async with work.pacing(hosted.count):
                 await crew.run()
 
     def _needs(self, work: Work, cluster: Cluster) -> tuple[dict[str, Any], int]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Desk`: the coordinator of a run, as the run sees it."""
+"""`Hosted`: the coordinator of a run, as the run sees it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Counted:
     in_flight: int = 0
 
 
-class Desk:
+class Hosted:
     """Starts the coordinator's actor on this node, and ends it.
 
     The run's tally is lent to it as long as it is open.
