@@ -228,6 +228,26 @@ async def test_whoever_gives_up_holds_nothing(clock):
     assert (standing.in_flight, standing.queued) == (0, 0)
 
 
+async def test_who_gives_up_leaves_the_queue(clock):
+    coordinator = Coordinator(Limits(max_concurrency=1), budget=Budget(max_calls=9), clock=clock)
+
+    async def run():
+        async with gates(coordinator, clock, 2) as (opened, _):
+            leave = await opened[0].enter(opened[0].ticket(), ONE)
+            waiting = [asyncio.create_task(opened[1].enter(i, ONE)) for i in range(5)]
+            await clock.sleep(1)
+            assert (await coordinator.standing()).queued == 5
+            for task in waiting:
+                task.cancel()
+            await clock.sleep(1)
+            assert (await coordinator.standing()).queued == 0
+            opened[0].give_back(leave)
+            await clock.sleep(1)
+            assert (await coordinator.standing()).sent == 0
+
+    await clock.run(run(), limit=10_000)
+
+
 async def test_first_come_first_served_over_all_workers(clock):
     limits = Limits(requests_per_minute=60, burst_s=4.0, max_concurrency=50)
     coordinator = Coordinator(limits, clock=clock)
