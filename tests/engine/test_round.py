@@ -8,9 +8,11 @@ import pytest
 from simulated import Simulated, request, requests
 
 from pizza._engine.scheduler import Scheduler
+from pizza._engine.shelf import Shelf
 from pizza.abc import ResponseCache
 from pizza.caches.memory import MemoryCache
 from pizza.caches.sqlite import SqliteCache
+from pizza.completion import Completion
 from pizza.errors import CacheError
 from pizza.testing.clock import ManualClock
 
@@ -237,3 +239,24 @@ async def test_no_value_passes_by_a_cache_that_changes_values(tmp_path, backend,
         stored = {value for (value,) in connection.execute("SELECT value FROM answers")}
     connection.close()
     assert stored == {bytes(byte ^ 0xFF for byte in value) for value in (b"one", b"two")}
+
+
+async def test_an_answer_that_comes_as_all_writers_end_is_stored():
+    """Given four groups that are stored in one turn of the loop, and an answer in the same turn."""
+    cache = Counted()
+    cache.let.clear()
+    stored = []
+    async with asyncio.TaskGroup() as group:
+        shelf = Shelf(cache, group)
+        for number in range(4):
+            shelf.store(str(number), Completion(text="x"), stored.append)
+            await asyncio.sleep(0)
+        assert cache.stored == [1, 1, 1, 1]
+        cache.let.set()
+        asyncio.get_running_loop().call_soon(
+            shelf.store, "last", Completion(text="x"), stored.append
+        )
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await shelf.drain()
+    assert (len(stored), len(shelf), len(cache)) == (5, 0, 5)
