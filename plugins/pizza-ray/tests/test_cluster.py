@@ -209,3 +209,14 @@ def test_workers_that_cannot_write_stop_the_run_and_it_goes_on_later(arena):
     assert found["last"]["code"] == 0, found["last"]
     assert len(found["found"]) == 40
     assert sent_twice(found["seen"]) <= 20
+
+
+def test_a_killed_run_that_had_started_the_cluster_goes_on_when_its_actors_are_gone(arena):
+    # In a network of its own nobody reaps orphans, as in many containers, and Ray takes its dead
+    # node for alive: the coordinator ends by itself, and the next run waits for that.
+    found = arena.do("own_killed", n=30, at=60)
+    assert found["reached"]
+    assert found["last"]["code"] == 0, found["last"]
+    assert found["left"] == 0
+    assert sent_twice(found["seen"]) <= 50
+    assert len(found["seen"]) <= found["last"]["spent"]["calls"]

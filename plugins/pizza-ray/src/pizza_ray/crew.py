@@ -20,6 +20,7 @@ from pizza_ray.worker import Worker
 
 _STILLBORN = 3
 """Workers in a row that may die before they can explain anything."""
+_BEAT_S = 5.0
 
 
 class Crew:
@@ -79,7 +80,11 @@ class Crew:
         try:
             async with asyncio.TaskGroup() as group:
                 self._posts = [group.create_task(self._keep(n)) for n in range(self._size)]
+                beating = group.create_task(self._beat())
                 group.create_task(self._until_over())
+                await asyncio.wait(self._posts)
+                self._over.set()
+                beating.cancel()
         except BaseExceptionGroup as errors:
             found = list(leaves(errors))
             error = next((e for e in found if isinstance(e, PizzaError)), found[0])
@@ -127,6 +132,12 @@ class Crew:
         self._over.set()
         for post in self._posts:
             post.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            for hired in self._alive:
+                hired.beat()
+            await asyncio.sleep(_BEAT_S)
 
     async def _until_over(self) -> None:
         """Posts that still wait for a place are not needed when another one has seen the end."""

@@ -147,10 +147,10 @@ class RayEngine(Engine):
                 needs=needs,
                 patience_s=self._patience_s,
             )
-            # Before the coordinator: what workers tell at last goes through it.
+            # Until the last worker is closed the coordinator must hear of the run.
+            await stack.enter_async_context(work.pacing(hosted.count))
             stack.push_async_callback(crew.close)
-            async with work.pacing(hosted.count):
-                await crew.run()
+            await crew.run()
 
     def _needs(self, work: Work, cluster: Cluster) -> tuple[dict[str, Any], int]:
         """Resources of a worker, and how many workers there are to be."""

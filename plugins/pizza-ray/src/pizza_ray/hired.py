@@ -88,6 +88,12 @@ class Hired:
         if failure is not None:
             raise rebuilt(failure)
 
+    def beat(self) -> None:
+        """Let it know that the run is there still; a worker that hears nothing ends."""
+        if self._open:
+            # Nobody waits for the answer: whether it lives is seen by the calls for rows.
+            self._actor.beat.remote()
+
     def kill(self) -> None:
         """End the actor, whatever it does."""
         self._crew.cluster.ray.kill(self._actor)

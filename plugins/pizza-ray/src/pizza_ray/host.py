@@ -11,18 +11,24 @@ from pizza.bulk.tally import TallyFile
 from pizza.limits import Budget, Limits, Price
 from pizza_ray.carried import described
 from pizza_ray.coordinator import Coordinator, Standing
+from pizza_ray.watch import Watch
+
+_SILENT_S = 20.0
+"""A run asks for progress every second; what holds it up for longer than this has ended it."""
 
 
 class Host:
     """One per run, on the node where the run directory was opened; dies with the run.
 
     It holds the lock of the tally, so that no other run begins in the directory while it is there.
+    Ray ends it with its run, where it notices; when it hears nothing it ends by itself.
     """
 
     def __init__(self) -> None:
         self._coordinator: Coordinator | None = None
         self._tally: TallyFile | None = None
         self._hits = 0
+        self._watch = Watch(_SILENT_S)
 
     async def open(
         self,
@@ -57,10 +63,12 @@ class Host:
         except Exception as error:
             await self.close()
             return described(error)
+        self._watch.heard()
         return None
 
     async def close(self) -> None:
         """Give everything back: then the tally is the run's own again."""
+        self._watch.stop()
         if self._coordinator is not None:
             await self._coordinator.aclose()
             self._coordinator = None
@@ -70,6 +78,7 @@ class Host:
 
     async def progress(self) -> tuple[Standing, int]:
         """Where the coordinator stands, and how many answers the store had."""
+        self._watch.heard()
         return await self._open().standing(), self._hits
 
     # --- the coordinator's calls --------------------------------------------------------------

@@ -24,6 +24,10 @@ from pizza_ray.carried import Opened, Order, Part, Secret, Told, described
 from pizza_ray.leasing import LeasedGate
 from pizza_ray.link import ActorLink
 from pizza_ray.shared_store import SharedStore
+from pizza_ray.watch import Watch
+
+_SILENT_S = 60.0
+"""A run says something every five seconds."""
 
 
 class Worker:
@@ -49,6 +53,7 @@ class Worker:
         self._numbers = count(1)
         self._parts: list[Part] = []
         self._told = 0
+        self._watch = Watch(_SILENT_S)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -72,6 +77,7 @@ class Worker:
             self._session = opened.result()
         except Exception as error:
             return described(error)
+        self._watch.heard()
         backend = self._session.backend
         return Opened(
             identity=backend.identity,
@@ -80,6 +86,10 @@ class Worker:
             batch_size=backend.batch_size,
             plugins=known_plugins(self._session),
         )
+
+    async def beat(self) -> None:
+        """The run is there still."""
+        self._watch.heard()
 
     async def begin(self) -> dict[str, Any] | None:
         """Ask the coordinator to be let in. Returns the error, or ``None``."""
@@ -91,6 +101,7 @@ class Worker:
 
     async def close(self) -> Told:
         """Give up what is under way, write what is there, and close the session."""
+        self._watch.stop()
         for task in self._rows:
             task.cancel()
         if self._rows:

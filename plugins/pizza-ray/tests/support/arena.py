@@ -268,6 +268,20 @@ def own(arena: Arena) -> dict[str, Any]:
         }
 
 
+def own_killed(arena: Arena, n: int, at: int) -> dict[str, Any]:
+    """A run is killed that had started its cluster itself; then to the end in one process."""
+    rows, run = arena.rows("killed", n), arena.folder / "killed"
+    before = set(processes("ray::Host") + processes("ray::Worker"))
+    with arena.server(0.1) as server:
+        process = arena.start(rows, run, server, "--engine", "ray:workers=1")
+        reached = until(process, server, at)
+        process.kill()
+        process.communicate()
+        last = ended(arena.start(rows, run, server))
+        left = set(processes("ray::Host")) - before
+        return {"reached": reached, "last": last, "left": len(left), "seen": seen(server)}
+
+
 def raylets() -> int:
     """Nodes that run."""
     found = 0
@@ -377,7 +391,20 @@ def processes(name: str) -> list[int]:
     return found
 
 
-_ALL = (equal, cap, node, driver, gpus, own, interrupt, wrong_key, coordinator, nowhere, no_room)
+_ALL = (
+    equal,
+    cap,
+    node,
+    driver,
+    gpus,
+    own,
+    own_killed,
+    interrupt,
+    wrong_key,
+    coordinator,
+    nowhere,
+    no_room,
+)
 SCENARIOS = {f.__name__: f for f in _ALL}
 
 
