@@ -137,7 +137,7 @@ def _stored(folder: Path) -> int:
 def fairness(bench: Bench) -> None:
     """A short prompt in a session that is busy with long ones."""
     with server("--latency", "0.1") as stand:
-        found = result(run(5, bench.folder, stand.port, kind="neighbours"))
+        found = result(run(3, bench.folder, stand.port, kind="neighbours"))
     bench.report.note("one prompt of 39 words, 50 in flight: alone, and in a session that is busy "
                       "with 16 prompts of 400 words (medians)",
                       f"{found['alone']:.2f} s, {found['busy']:.2f} s")  # fmt: skip

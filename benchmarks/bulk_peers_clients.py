@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import sys
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bulk_prompts import REQUESTS, prompt, texts
+from bulk_used import used
 
 
 @dataclass(frozen=True)
@@ -245,11 +245,7 @@ def main() -> None:
     found = client(work)
     if asyncio.iscoroutine(found):
         found = asyncio.run(found)
-    found |= {
-        "wall_s": time.perf_counter() - wall,
-        "cpu_s": time.process_time(),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    found |= {"wall_s": time.perf_counter() - wall, **used()}
     print(json.dumps(found), file=out)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from bulk_prompts import prompt
 from bulk_stand import Stand
+from bulk_used import used
 
 _OPTIONS: dict[str, Any] = {"evidence": "complete"}
 
@@ -71,14 +71,6 @@ def model(port: int) -> tuple[Any, dict[str, Any]]:
     if not port:
         return instant(), {}
     return "openai:m", {"base_url": f"http://127.0.0.1:{port}/v1", "api_key": "sk-x"}
-
-
-def used() -> dict[str, float]:
-    """What this process has taken."""
-    return {
-        "cpu_s": time.process_time(),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
 
 
 async def bare(n: int, folder: str, port: int, options: dict[str, Any]) -> dict[str, Any]:
