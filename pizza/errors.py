@@ -13,7 +13,7 @@
      |   +- PluginLoadError, DuplicateNameError, PluginContractError
      +- BackendError ....... the model's side
      |   +- TransientError ..... worth another attempt: RateLimitedError, BackendTimeoutError,
-     |   |                       BackendUnavailableError, MalformedResponseError
+     |   |                       BackendUnavailableError, MalformedResponseError, AskAgainError
      |   +- PermanentError ..... not worth another attempt: AuthError, BadRequestError,
      |                           ContextTooLongError, RefusedError, QuotaExhaustedError
      +- RetriesExhaustedError    every attempt failed; the cause is the last failure
@@ -34,6 +34,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pizza.completion import Usage
     from pizza.limits import RateStatus
 
 
@@ -206,6 +207,30 @@ class BackendUnavailableError(TransientError):
 
 class MalformedResponseError(TransientError):
     """The server answered 200 with a body that cannot be read (cut off, not JSON, no choices)."""
+
+
+class AskAgainError(TransientError):
+    """The request was refused or misread for its form; asked in another way it may succeed at once.
+
+    Backends raise it instead of sending a second request in one attempt: every request is then
+    counted, and kept within budget and rates. The scheduler makes the next attempt without a wait,
+    and does not count this one as failed. After a few in a row it raises the ``__cause__`` where
+    that is a `PermanentError`, and else a `RetriesExhaustedError`.
+
+    Attributes:
+        usage: Tokens of an answer that had to be thrown away, or ``None``: it cost none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        backend: str = "",
+        request_id: str | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        self.usage = usage
+        super().__init__(message, backend=backend, request_id=request_id)
 
 
 class PermanentError(BackendError):
