@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pizza._engine.deadlines import Deadlines
-from pizza._engine.faults import contained
+from pizza._engine.faults import again, contained
 from pizza._observe_requests import NOBODY, Trail, trail
 from pizza.completion import Usage
 from pizza.errors import (
+    AskAgainError,
     AuthError,
     BackendError,
     BackendTimeoutError,
     BackendUnavailableError,
     MalformedResponseError,
+    PermanentError,
     PizzaError,
     QuotaExhaustedError,
     RateLimitedError,
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
     from pizza._engine.retry import Backoff
     from pizza.abc import Backend
     from pizza.completion import Reply, Request
+    from pizza.limits import RateStatus
+
+
+MAX_CORRECTIONS = 4
+"""How often one request is asked again because of what its refusal taught."""
 
 
 @dataclass(slots=True)
@@ -60,7 +67,13 @@ class _Course:
     worst: Spent
     attempts: int = 0
     refusals: int = 0
+    corrections: int = 0
+    wasted: float = 0.0
     first_at: float | None = None
+
+    @property
+    def begun(self) -> int:
+        return self.attempts + self.refusals + self.corrections
 
 
 class Sender:
@@ -122,8 +135,11 @@ class Sender:
                 raise self._exhausted(course, None)
             course.attempts += 1
             try:
-                number = course.attempts + course.refusals
+                number = course.begun
                 reply = await trail.attempt(number, self._attempt(request, leave))
+            except AskAgainError as error:
+                self._corrected(course, error, leave)
+                trail.waits(number, 0.0)
             except RateLimitedError as error:
                 # The whole limiter waits for it, and the request keeps its place: that is not
                 # an attempt that failed.
@@ -139,7 +155,9 @@ class Sender:
                 trail.waits(number, wait)
                 await self._clock.sleep(wait)
             else:
-                return reply, course.attempts, self._settle(reply, leave)
+                cost = self._settle(reply.completion.usage, leave, reply.rate)
+                made = course.attempts + course.corrections
+                return reply, made, None if cost is None else cost + course.wasted
 
     async def aclose(self) -> None:
         """End every attempt that is under way, and wait for that."""
@@ -171,6 +189,8 @@ class Sender:
         except RateLimitedError as error:
             self.counters.rate_limited += 1
             self._gate.refuse(leave, retry_after_s=error.retry_after_s, rate=error.rate)
+            raise
+        except AskAgainError:
             raise
         except BackendError as error:
             # A body that came broken, and an answer that came too late, were paid for.
@@ -215,8 +235,27 @@ class Sender:
                 ) from error
             raise contained(error, name) from error
 
-    def _settle(self, reply: Reply, leave: Leave) -> float | None:
-        usage, worst = reply.completion.usage, leave.worst
+    def _corrected(self, course: _Course, error: AskAgainError, leave: Leave) -> None:
+        """What is asked changes: that was no attempt that failed, and there is nothing to wait for.
+
+        Raises:
+            PizzaError: That happened too often.
+        """
+        if error.usage is None:
+            self._gate.finish(leave, Spent(calls=1))
+        else:
+            course.wasted += self._settle(error.usage, leave) or 0.0
+        course.attempts -= 1
+        course.corrections += 1
+        if course.corrections > MAX_CORRECTIONS:
+            if isinstance(error.__cause__, PermanentError):
+                raise again(error.__cause__) from error.__cause__.__cause__
+            raise self._exhausted(course, error) from error
+        course.first_at = None
+        self.counters.retries += 1
+
+    def _settle(self, usage: Usage, leave: Leave, rate: RateStatus | None = None) -> float | None:
+        worst = leave.worst
         cost = None
         if self._price is not None:
             cost = self._price.cost(usage.prompt_tokens, usage.completion_tokens)
@@ -227,7 +266,7 @@ class Sender:
         used = usage.total_tokens or None
         known = cost if used else worst.cost
         spent = Spent(calls=1, tokens=used or worst.tokens, cost=known or 0.0)
-        self._gate.finish(leave, spent, rate=reply.rate, tokens_used=used)
+        self._gate.finish(leave, spent, rate=rate, tokens_used=used)
         return cost
 
     # --- giving up ----------------------------------------------------------------------------
@@ -240,6 +279,8 @@ class Sender:
         policy = self._backoff.policy
         if isinstance(error, RateLimitedError) or error is None:
             what = f"was refused for its rate limit for {elapsed:.0f} s"
+        elif isinstance(error, AskAgainError):
+            what = f"refused each of {course.corrections} ways to ask; the last time: {error}"
         else:
             what = f"failed {course.attempts} times in {elapsed:.1f} s; the last time: {error}"
         return RetriesExhaustedError(
