@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pizza._engine.deadlines import Deadlines
 from pizza._engine.faults import again, contained
+from pizza._engine.turns import Line
 from pizza._observe_requests import NOBODY, Trail, trail
 from pizza.completion import Usage
 from pizza.errors import (
@@ -114,18 +115,19 @@ class Sender:
         return trail(key, request, self._backend, self._clock.now)
 
     async def send(
-        self, request: Request, trail: Trail = NOBODY
+        self, request: Request, trail: Trail = NOBODY, line: Line | None = None
     ) -> tuple[Reply, int, float | None]:
         """The reply, the number of attempts, and its cost in dollars if the price is known.
 
         Args:
             request: The request.
             trail: Tells of it.
+            line: Other requests of its caller, behind which it stands.
 
         Raises:
             PizzaError: No answer, and why.
         """
-        course = self._course(request)
+        course = self._course(request, line or Line())
         while True:
             leave = await self._gate.enter(course.ticket, course.worst)
             if course.first_at is None:
@@ -168,7 +170,7 @@ class Sender:
 
     # --- the steps ----------------------------------------------------------------------------
 
-    def _course(self, request: Request) -> _Course:
+    def _course(self, request: Request, line: Line) -> _Course:
         try:
             prompt = self._backend.count_tokens(request)
         except PizzaError:
@@ -178,7 +180,8 @@ class Sender:
         longest = request.generation.max_tokens if request.kind == "complete" else 0
         cost = self._price.cost(prompt, longest) if self._price is not None else 0.0
         worst = Spent(calls=1, tokens=prompt + longest, cost=cost)
-        return _Course(self._gate.ticket(), worst)
+        line.last = self._gate.ticket(line.last)
+        return _Course(line.last, worst)
 
     async def _attempt(self, request: Request, leave: Leave) -> Reply:
         """One attempt; the leave of one that failed is handed back, `_settle` does the others."""

@@ -55,9 +55,9 @@ class BorrowedGate(Gate):
         self._held = 0
         self._closed = False
 
-    def ticket(self) -> int:
+    def ticket(self, after: int = 0) -> int:
         """See `Gate.ticket`."""
-        return self._gate.ticket()
+        return self._gate.ticket(after)
 
     async def enter(self, ticket: int, worst: Spent) -> Leave:
         """See `Gate.enter`."""

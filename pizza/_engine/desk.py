@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pizza._engine.attempts import Sender
     from pizza._engine.keys import KeyMaker
     from pizza._engine.shelf import Shelf
+    from pizza._engine.turns import Line
     from pizza.completion import Request
 
 
@@ -129,7 +130,11 @@ class Desk:
         return results
 
     async def send(
-        self, key: str, request: Request, done: Callable[[Answer | PizzaError], None]
+        self,
+        key: str,
+        request: Request,
+        done: Callable[[Answer | PizzaError], None],
+        line: Line | None = None,
     ) -> None:
         """Send the request of a flight of the caller; returns when there is an answer or none.
 
@@ -140,11 +145,14 @@ class Desk:
             key: Of the request.
             request: The request.
             done: Called once, when the answer is stored, or with an error.
+            line: Other requests of its caller, behind which it stands.
         """
         trail = self._sender.trail(key, request)
         trail.queued()
         try:
-            reply, attempts, cost = await self._sender.send(request, trail)
+            if self._shelf is not None:
+                await self._shelf.wait_for_room()
+            reply, attempts, cost = await self._sender.send(request, trail, line)
         except PizzaError as error:
             trail.failed(error)
             self.failures += 1

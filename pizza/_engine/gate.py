@@ -48,8 +48,13 @@ class Gate(ABC):
     """
 
     @abstractmethod
-    def ticket(self) -> int:
-        """A place in the queue, kept over all attempts of one request."""
+    def ticket(self, after: int = 0) -> int:
+        """A place in the queue, kept over all attempts of one request.
+
+        Args:
+            after: The ticket of the same caller's request before it; 0 = there is none. Who has
+                much waiting stands behind himself, not in front of others.
+        """
 
     @abstractmethod
     async def enter(self, ticket: int, worst: Spent) -> Leave:
@@ -156,9 +161,9 @@ class LocalGate(Gate):
         self._ledger = Ledger(budget or Budget(), price, backend, tally)
         self._barred: tuple[float, PizzaError] | None = None
 
-    def ticket(self) -> int:
+    def ticket(self, after: int = 0) -> int:
         """See `Gate.ticket`."""
-        return self._limiter.ticket()
+        return self._limiter.ticket(after)
 
     async def enter(self, ticket: int, worst: Spent) -> Leave:
         """See `Gate.enter`."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One gate in front of a backend: concurrency, requests and tokens, first come first served.
+"""One gate in front of a backend: concurrency, requests and tokens, a fair share to each caller.
 
 A request passes when a slot is free, both quotas have room and nobody was told to wait; all three
 are taken in one step, so nothing is held while waiting for the rest. Waiters are ordered by
-ticket. A request that has to go again keeps its ticket, which puts it in front of all that came
-later. One timer serves the head of the queue; nobody polls.
+ticket (`Turns`). A request that has to go again keeps its ticket, which puts it in front of all
+that came later. One timer serves the head of the queue; nobody polls.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pizza._engine.faults import again
 from pizza._engine.quota import Quota
+from pizza._engine.turns import Turns
 from pizza.errors import PizzaError, SessionClosedError
 from pizza.limits import DEFAULT_CONCURRENCY
 
@@ -89,7 +90,7 @@ class Limiter:
         self.in_flight = 0
         self._queue: list[tuple[int, int, _Waiter]] = []
         self._order = 0
-        self._tickets = 0
+        self._turns = Turns()
         self._sendings = 0
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -109,10 +110,13 @@ class Limiter:
 
     # --- passing ------------------------------------------------------------------------------
 
-    def ticket(self) -> int:
-        """A place in the queue, kept over all attempts of one request."""
-        self._tickets += 1
-        return self._tickets
+    def ticket(self, after: int = 0) -> int:
+        """A place in the queue, kept over all attempts of one request.
+
+        Args:
+            after: The ticket of the same caller's request before it; 0 = there is none.
+        """
+        return self._turns.ticket(after)
 
     @property
     def queued(self) -> int:
@@ -185,6 +189,7 @@ class Limiter:
         )
 
     def _grant(self, ticket: int, cost: float, tokens: float, now: float) -> Permit:
+        self._turns.passed(ticket)
         self.in_flight += 1
         if not self._answered and self.in_flight == 1:
             self._probe_until = now + _PROBE_S

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _GROUP = 64
 """Answers that are encoded and stored together: a millisecond of the event loop."""
+_MOST = 2 * _GROUP
+"""Answers that may wait to be stored while requests are sent: a crash loses what waits."""
 _WRITERS = 4
 """Groups that are stored at the same time: one that hangs must not hold up all others."""
 
@@ -42,6 +44,7 @@ class Shelf:
         self._waiting: deque[tuple[str, Completion, Landed]] = deque()
         self._writers: set[asyncio.Task[None]] = set()
         self._unstored = 0
+        self._room: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         """Answers that are not stored yet."""
@@ -82,6 +85,14 @@ class Shelf:
         return found
 
     # --- in -----------------------------------------------------------------------------------
+
+    async def wait_for_room(self) -> None:
+        """Wait until few answers wait: what is sent meanwhile could be lost, and paid for again."""
+        while self._unstored >= _MOST:
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            # Not the future itself: whoever is cancelled must not take it from the others.
+            await asyncio.wait((self._room,))
 
     def store(self, key: str, completion: Completion, landed: Landed) -> None:
         """Store an answer, with all others that come before the loop turns.
@@ -137,6 +148,8 @@ class Shelf:
 
     def _land(self, answers: Sequence[tuple[bytes | None, Landed]]) -> None:
         self._unstored -= len(answers)
+        if self._room is not None and self._unstored < _MOST and not self._room.done():
+            self._room.set_result(None)
         for data, landed in answers:
             landed(data)
 

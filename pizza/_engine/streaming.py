@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterable, Coroutine, Iterable
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pizza._engine.outcomes import Answer, Outcome
+from pizza._engine.turns import Line
 from pizza.errors import PizzaError
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Stream:
         self._ended = self._left = self._starting = False
         self._room: asyncio.Future[None] | None = None
         self._news: asyncio.Future[None] | None = None
+        self._line = Line()
         self._group = asyncio.TaskGroup()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -184,7 +187,8 @@ class Stream:
 
     async def _send(self, index: int, key: str | None, request: Request) -> None:
         if key is not None:
-            await self._desk.send(key, request, lambda result: self._settle(index, request, result))
+            done = functools.partial(self._settle, index, request)
+            await self._desk.send(key, request, done, self._line)
             return
         result: Answer | PizzaError
         try:

@@ -122,8 +122,12 @@ class LeasedGate(Gate):
 
     # --- the gate -----------------------------------------------------------------------------
 
-    def ticket(self) -> int:
-        """See `Gate.ticket`; the time on the coordinator's clock, which all workers share."""
+    def ticket(self, after: int = 0) -> int:
+        """See `Gate.ticket`; the time on the coordinator's clock, which all workers share.
+
+        First come, first served: a share for each caller would need to know how far the queue has
+        come, and what a worker knows of that is old.
+        """
         now = int((self._clock.now() + self._ahead_s) * 1e6)
         self._ticket = max(self._ticket + 1, now)
         return self._ticket
