@@ -24,6 +24,7 @@ class Arena:
         from ray_nodes import isolated
 
         paths = [str(HERE.parent / "src"), str(HERE / "support" / "gpu_echo")]
+        paths += filter(None, [os.environ.get("PYTHONPATH")])
         self.process = subprocess.Popen(
             isolated([sys.executable, str(HERE / "support" / "arena.py")]),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
