@@ -98,6 +98,10 @@ class Scheduler:
                 tally=tally,
             )
         retry = retry or RetryPolicy()
+        if backend.batch_window_s is not None:
+            # One attempt may take that long: the deadline of short ones would allow no second.
+            window_s = retry.attempts * backend.batch_window_s
+            retry = replace(retry, deadline_s=max(retry.deadline_s, window_s))
         timeout_s = retry.attempt_timeout_s if backend.times_out else None
         answer = backend.answer
         self._batcher: Batcher | None = None

@@ -4,21 +4,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pizza_openai.backend import OpenAIBackend
 
-from pizza.completion import Generation, Request
+from pizza.completion import Generation, Reply, Request
+from pizza.errors import AskAgainError
 from pizza.prompt import Prompt
 from pizza.specs import BackendSettings
 
+T = TypeVar("T")
+
+MOST = 4
+"""How often the scheduler asks again."""
+
 DROP = b""
 HANG = None
+
+
+async def persisted(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What an attempt ends in, made again on `AskAgainError` as the scheduler does."""
+    for _ in range(MOST):
+        with contextlib.suppress(AskAgainError):
+            return await attempt()
+    try:
+        return await attempt()
+    except AskAgainError as error:
+        raise error.__cause__ or error from None
+
+
+class Persistent(OpenAIBackend):
+    """A backend whose attempts are made again as the scheduler does, for tests without one."""
+
+    async def answer(self, request: Request) -> Reply:
+        return await persisted(lambda: OpenAIBackend.answer(self, request))
 
 
 @dataclass
@@ -133,7 +158,7 @@ def backend(stub: Stub) -> Callable[..., Any]:
         max_concurrency: int = 50,
         **options: Any,
     ) -> AsyncIterator[OpenAIBackend]:
-        made = OpenAIBackend(
+        made = Persistent(
             BackendSettings(
                 model=model,
                 base_url=base_url or stub.url,

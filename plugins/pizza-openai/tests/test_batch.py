@@ -21,6 +21,7 @@ import pizza
 from pizza import bulk
 from pizza.completion import Reply
 from pizza.errors import (
+    AskAgainError,
     AuthError,
     BackendError,
     BudgetExceededError,
@@ -81,6 +82,16 @@ def session(server, *, model="openai-batch:embedded", cache=None, **options):
 
 
 async def answers(backend, requests):
+    """Results in the requests' order; what is to be asked again is, as by the scheduler."""
+    found = await attempts(backend, requests)
+    while again := [n for n, result in enumerate(found) if isinstance(result, AskAgainError)]:
+        results = await attempts(backend, [requests[n] for n in again])
+        for n, result in zip(again, results, strict=True):
+            found[n] = result
+    return found
+
+
+async def attempts(backend, requests):
     found = {}
     async for position, result in backend.answer_batch(requests):
         assert position not in found
@@ -297,22 +308,78 @@ async def test_a_batch_that_the_server_cancels_is_like_an_expired_one(questions)
     assert all(isinstance(result, Reply) for result in asked.result())
 
 
+@asynccontextmanager
+async def capped(server, max_calls, *, model="openai-batch:embedded", attempts=6, **options):
+    async with pizza.Session(
+        model,
+        base_url=server.base_url,
+        backend_options={"journal": "off", **FAST, **options},
+        budget=pizza.Budget(max_calls=max_calls),
+        retry=pizza.RetryPolicy(wait_initial_s=0.01, attempts=attempts),
+        cache=None,
+    ) as opened_session:
+        yield opened_session
+
+
+async def all_of(opened_session, requests):
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(outcome(opened_session.submit(one))) for one in requests]
+    return [task.result() for task in tasks]
+
+
 async def test_lines_that_fail_for_the_moment_are_asked_again(questions):
     with serving("fail=0.4,seed=1") as server:
-        async with opened(server, attempts=20) as backend:
-            results = await answers(backend, questions(30))
+        async with capped(server, 500, attempts=20) as opened_session:
+            results = await all_of(opened_session, questions(30))
+            assert opened_session.statistics.calls == server.stats["batch_lines"] > 30
         assert server.stats["duplicates"] == 0
-        assert server.stats["batch_lines"] > 30
-    assert all(isinstance(result, Reply) for result in results)
+    assert not [result for result in results if isinstance(result, PizzaError)]
+
+
+async def test_a_cap_holds_over_lines_that_fail(questions):
+    with serving("fail=0.4,seed=1") as server:
+        async with capped(server, 40, attempts=20) as opened_session:
+            results = await all_of(opened_session, questions(30))
+            assert opened_session.statistics.calls == server.stats["batch_lines"] == 40
+    assert any(isinstance(result, BudgetExceededError) for result in results)
+    assert any(not isinstance(result, PizzaError) for result in results)
+
+
+async def test_a_batch_that_took_hours_does_not_use_up_the_deadline(questions):
+    """`RetryPolicy.deadline_s` is meant for attempts of seconds."""
+    with serving("fail=0.4,seed=1") as server:
+        async with pizza.Session(
+            "openai-batch:embedded",
+            base_url=server.base_url,
+            backend_options={"journal": "off", **FAST},
+            retry=pizza.RetryPolicy(wait_initial_s=0.01, attempts=20, deadline_s=1e-6),
+            cache=None,
+        ) as opened_session:
+            results = await all_of(opened_session, questions(10))
+    assert not [result for result in results if isinstance(result, PizzaError)]
 
 
 async def test_lines_that_fail_for_ever_are_given_up(questions):
     with serving("fail=1") as server:
-        async with opened(server, attempts=2) as backend:
+        async with opened(server) as backend:
             results = await answers(backend, questions(3))
-        assert server.stats["batches"] == {"completed": 2}
+        assert server.stats["batches"] == {"completed": 1}
+        async with capped(server, 100, attempts=2) as opened_session:
+            given_up = await all_of(opened_session, questions(3))
+            assert opened_session.statistics.calls == 6
+        assert server.stats["batch_lines"] == 3 + 6
     assert all(isinstance(result, TransientError) for result in results)
     assert "HTTP 500" in str(results[0])
+    assert all(isinstance(result, RetriesExhaustedError) for result in given_up)
+
+
+async def test_a_cap_holds_while_a_model_refuses_fields(questions):
+    with serving() as server:
+        model = "openai-batch:embedded-reasoning-strict"
+        async with capped(server, 10, model=model) as opened_session:
+            results = await all_of(opened_session, questions(12, logprobs=False))
+            assert opened_session.statistics.calls == server.stats["batch_lines"] == 10
+    assert sum(isinstance(result, BudgetExceededError) for result in results) == 3
 
 
 async def test_a_request_that_is_refused_fails_alone(ask, questions):

@@ -14,9 +14,11 @@ from pizza_openai.learned import Learned
 
 from pizza.completion import Reply, Request
 from pizza.errors import (
+    AskAgainError,
     AuthError,
     BackendError,
     BackendUnavailableError,
+    BadRequestError,
     ContextTooLongError,
     MalformedResponseError,
     QuotaExhaustedError,
@@ -137,15 +139,24 @@ def test_failures_for_good_have_the_types_of_single_requests(lines, asked, statu
         (row(status=429, body=said("slow down", "rate_limit_exceeded")), RateLimitedError),
         (row(status=500, body=None), BackendUnavailableError),
         (row(status=503, body="<html>"), BackendUnavailableError),
-        (row(error={"code": "batch_expired", "message": "late"}), BackendUnavailableError),
-        (row(error={"code": "batch_cancelled", "message": ""}), BackendUnavailableError),
-        (row(status=0, body=None), BackendUnavailableError),
     ],
 )
-def test_failures_for_the_moment_are_asked_again(lines, asked, given_row, error):
+def test_failures_for_the_moment_are_left_to_who_keeps_the_budget(lines, asked, given_row, error):
+    assert isinstance(lines.outcome(asked(), given_row), error)
+
+
+@pytest.mark.parametrize(
+    "given_row",
+    [
+        row(error={"code": "batch_expired", "message": "late"}),
+        row(error={"code": "batch_cancelled", "message": ""}),
+        row(status=0, body=None),
+    ],
+)
+def test_what_was_not_run_is_handed_over_again(lines, asked, given_row):
     outcome = lines.outcome(asked(), given_row)
     assert isinstance(outcome, Again)
-    assert isinstance(outcome.why, error)
+    assert isinstance(outcome.why, BackendUnavailableError)
     assert not outcome.free
 
 
@@ -153,13 +164,14 @@ def test_a_field_that_one_line_taught_is_corrected_in_all(lines, asked):
     asks = [asked(text) for text in "abc"]
     refusal = said("Unsupported value: 'temperature' is not supported", "unsupported_value")
     outcomes = [lines.outcome(ask, row(status=400, body=refusal)) for ask in asks]
-    assert all(isinstance(outcome, Again) and outcome.free for outcome in outcomes)
+    assert {type(outcome) for outcome in outcomes} == {AskAgainError}
+    assert all(isinstance(outcome.__cause__, BadRequestError) for outcome in outcomes)
     for ask in asks:
         assert lines.prepare(ask) is None
         assert b"temperature" not in ask.body
     # It is left out by now: the same refusal again is an answer.
     again = lines.outcome(asks[0], row(status=400, body=refusal))
-    assert isinstance(again, BackendError)
+    assert type(again) is BadRequestError
 
 
 def test_keys_of_accounts_are_not_repeated(lines, asked):

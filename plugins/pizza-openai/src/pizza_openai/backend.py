@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -15,8 +16,9 @@ import openai
 
 from pizza.abc import Backend, Send, Tokenizer
 from pizza.capability import Capability
-from pizza.completion import Completion, Generation, Reply, Request
+from pizza.completion import Completion, Generation, Reply, Request, Usage
 from pizza.errors import (
+    AskAgainError,
     BackendError,
     BadRequestError,
     ContextTooLongError,
@@ -30,14 +32,15 @@ from pizza.prompt import Prompt
 from pizza.specs import BackendSettings
 from pizza.tokenizers import encoding_for, estimate_tokens, is_cached, is_known
 from pizza_openai import models, urls, wire
+from pizza_openai.build import usage_in
 from pizza_openai.chat import ChatEndpoint
 from pizza_openai.client import make_client
 from pizza_openai.completions import CompletionsEndpoint
-from pizza_openai.endpoint import Endpoint, ScoringEndpoint
+from pizza_openai.endpoint import Endpoint, ScoringEndpoint, declined
 from pizza_openai.errors import ServerFaultError, Translator, UnknownModelError
 from pizza_openai.headers import rate_status
 from pizza_openai.keys import KeyRing
-from pizza_openai.learned import MAX_CORRECTIONS, Learned
+from pizza_openai.learned import Learned
 from pizza_openai.options import Options
 from pizza_openai.responses import ResponsesEndpoint
 
@@ -110,6 +113,7 @@ class OpenAIBackend(Backend):
         path = self._endpoint.path
         self._target = path if "?" in base_url else base_url + path
         self._offered: tuple[str, ...] | None = None
+        self._asking_for_names = asyncio.Lock()
         self._count: Callable[[str], int] | None = None
 
     def __repr__(self) -> str:
@@ -217,90 +221,66 @@ class OpenAIBackend(Backend):
     # --- answering ----------------------------------------------------------------------------
 
     async def answer(self, request: Request) -> Reply:
-        """One attempt, over HTTP.
+        """One attempt: at most one request for the model, over HTTP.
 
-        A request with a field that this server refuses is corrected and sent again at once; that
-        happens a few times per server and costs no tokens.
+        Raises:
+            AskAgainError: The server refused a field, or did not understand one. It is known now,
+                and another attempt asks otherwise; that happens a few times per server.
+            BackendError: As in `Backend.answer`.
         """
         if request.kind == "score":
             return await self._score(request)
         if request.logprobs and not self._learned.logprobs:
             raise self._errors.no_logprobs("known from its name or from an earlier answer")
-        for _ in range(MAX_CORRECTIONS):
-            body = self._endpoint.body(request)
-            response = await self._post(body, request.logprobs)
-            if response is None:
-                continue
-            completion = self._read(response, request)
-            if self._ignored_length(completion, body, request):
-                continue
-            return _reply(completion, response)
-        return await self._last_try(request)
-
-    async def _last_try(self, request: Request) -> Reply:
-        response = await self._post(self._endpoint.body(request), request.logprobs, learn=False)
-        assert response is not None  # noqa: S101 - only learning returns None
-        return _reply(self._read(response, request), response)
-
-    def _read(self, response: httpx2.Response, request: Request) -> Completion:
+        body = partial(self._endpoint.body, request)
+        sent, response = await self._post(body, request.logprobs)
         try:
-            return self._endpoint.read(response.content, request)
+            completion = self._endpoint.read(response.content, request)
         except BackendError as error:
             error.request_id = error.request_id or _id(response)
             raise
+        self._check_length(completion, sent, request)
+        return _reply(completion, response)
 
     async def _score(self, request: Request) -> Reply:
         learned, endpoint = self._learned, self._endpoint
         if not learned.scores or not isinstance(endpoint, ScoringEndpoint):
             raise self._errors.no_scoring("its server does not offer it")
-        known = learned.scoring in endpoint.dialects
-        dialects = (learned.scoring,) if known else endpoint.dialects
+        dialect = learned.dialect(endpoint.dialects)
+        if dialect is None:
+            raise self._errors.no_scoring("; ".join(learned.declined.values()))
         refusal: BackendError | None = None
-        for dialect in dialects:
-            assert dialect is not None  # noqa: S101 - for the type checker
-            try:
-                response = await self._post_score(endpoint, request, dialect)
-            except UnknownModelError:
-                raise
-            except BadRequestError as error:
-                refusal = error
-                continue
+        usage: Usage | None = None
+        try:
+            body = partial(endpoint.score_body, request, dialect)
+            _, response = await self._post(body, with_logprobs=False)
+        except UnknownModelError:
+            raise
+        except BadRequestError as error:
+            refusal = error
+        else:
             completion = endpoint.read_score(response.content, request, dialect)
             if completion is not None:
                 learned.scoring = dialect
                 return _reply(completion, response)
-        if learned.scoring is None:
-            learned.scores = False
-        if refusal is not None:
-            raise self._errors.no_scoring(f"it refused: {refusal}")
-        raise self._errors.no_scoring(
-            "it answered without log-probabilities of the target's tokens, asked with "
-            + " and with ".join(d for d in dialects if d)
-        )
-
-    async def _post_score(
-        self, endpoint: ScoringEndpoint, request: Request, dialect: str
-    ) -> httpx2.Response:
-        for _ in range(MAX_CORRECTIONS):
-            body = endpoint.score_body(request, dialect)
-            response = await self._post(body, with_logprobs=False)
-            if response is not None:
-                return response
-        response = await self._post(
-            endpoint.score_body(request, dialect), with_logprobs=False, learn=False
-        )
-        assert response is not None  # noqa: S101 - only learning returns None
-        return response
+            usage = usage_in(response.content)
+        raise declined(learned, endpoint, dialect, refusal=refusal, usage=usage)
 
     async def _post(
-        self, body: dict[str, Any], with_logprobs: bool, *, learn: bool = True
-    ) -> httpx2.Response | None:
-        """Send ``body``; ``None`` when the server refused it and taught us what to change."""
+        self, make: Callable[[], dict[str, Any]], with_logprobs: bool
+    ) -> tuple[dict[str, Any], httpx2.Response]:
+        """Send a body; also gives back what was sent.
+
+        Args:
+            make: Makes the body by what is known of the server now.
+            with_logprobs: Whether it asks for log-probabilities of the output.
+        """
         if not self._keys.present and self._official:
             await self._keys.get()  # raises
+        body = make()
         failure: Exception
         try:
-            return await self._client.post(
+            response = await self._client.post(
                 self._target,
                 cast_to=httpx2.Response,
                 content=wire.encode(body),
@@ -308,40 +288,54 @@ class OpenAIBackend(Backend):
             )
         except _EXCEPTIONS as error:
             failure = error
+        else:
+            return body, response
         # Outside of the handler: an exception raised here has no context that could show a key.
         if isinstance(failure, openai.APIStatusError):
             said = self._errors.failure(failure)
-            if learn and self._learned.learn(said, body, name=self.name):
-                return None
+            if self._learned.learn(said, body, name=self.name) and make() != body:
+                raise self._errors.ask_again(self._errors.status_error(said))
             if with_logprobs and not self._learned.logprobs:
                 raise self._errors.no_logprobs(f"the server said: {said.message}")
             if said.is_unknown_model:
-                if self._offered is None:
-                    self._offered = await self._model_names()
                 raise self._errors.unknown_model(
-                    said, model=self._model, path=self._endpoint.path, offered=self._offered
+                    said,
+                    model=self._model,
+                    path=self._endpoint.path,
+                    offered=await self._model_names(),
                 )
         raise self._errors.error(failure) from self._errors.clean(failure)
 
-    def _ignored_length(
-        self, completion: Completion, body: dict[str, Any], request: Request
-    ) -> bool:
-        """Whether the server did not know ``max_completion_tokens`` and wrote on and on."""
-        if self._official or "max_completion_tokens" not in body:
-            return False
-        written = max(completion.usage.completion_tokens, len(completion.tokens))
-        if written <= request.generation.max_tokens:
-            return False
-        self._learned.max_tokens_field = "max_tokens"
-        _log.warning(
-            "%s ignores max_completion_tokens (asked for %d, got %d): using max_tokens.",
-            self.name,
-            request.generation.max_tokens,
-            written,
+    def _check_length(self, completion: Completion, body: dict[str, Any], request: Request) -> None:
+        """Raise when the server did not know ``max_completion_tokens`` and wrote on and on."""
+        learned, longest = self._learned, request.generation.max_tokens
+        if self._official or learned.max_tokens_refused or "max_completion_tokens" not in body:
+            return
+        usage = completion.usage
+        written = max(usage.completion_tokens, len(completion.tokens))
+        if written <= longest:
+            return
+        what = f"{self.name} ignores max_completion_tokens (asked for {longest}, got {written})"
+        if learned.max_tokens_field != "max_tokens":
+            learned.max_tokens_field = "max_tokens"
+            _log.warning("%s: using max_tokens.", what)
+        raise AskAgainError(
+            f"{what}: max_tokens is tried next.",
+            backend=self.name,
+            usage=Usage(
+                prompt_tokens=usage.prompt_tokens or self.count_tokens(request),
+                completion_tokens=written,
+            ),
         )
-        return True
 
     async def _model_names(self) -> tuple[str, ...]:
+        """The server's models, asked for once: a hint for people, which costs nothing."""
+        async with self._asking_for_names:
+            if self._offered is None:
+                self._offered = await self._fetch_names()
+        return self._offered
+
+    async def _fetch_names(self) -> tuple[str, ...]:
         try:
             response = await self._client.get(
                 "/models",

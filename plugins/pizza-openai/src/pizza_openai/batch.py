@@ -123,8 +123,8 @@ class OpenAIBatchBackend(OpenAIBackend):
     ) -> AsyncGenerator[tuple[int, Reply | BackendError], None]:
         """Hand requests over, wait, and read the results; may take up to 24 hours.
 
-        Requests that expire, or fail for the moment, are handed over again in here: no deadline of
-        single requests suits batches.
+        Requests that were not run (their batch expired, or the account's queue was full) are
+        handed over again in here. What was run is run again by the scheduler alone.
 
         Yields:
             As `Backend.answer_batch`, when a batch has ended.

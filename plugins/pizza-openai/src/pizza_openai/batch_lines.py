@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,13 +15,15 @@ from pizza.completion import Reply, Request
 from pizza.errors import (
     BackendError,
     BackendUnavailableError,
+    BadRequestError,
     MalformedResponseError,
     TransientError,
 )
 from pizza_openai import wire
-from pizza_openai.endpoint import Endpoint, ScoringEndpoint
+from pizza_openai.build import usage_in
+from pizza_openai.endpoint import Endpoint, ScoringEndpoint, declined
 from pizza_openai.errors import Failure, Translator
-from pizza_openai.learned import MAX_CORRECTIONS, Learned
+from pizza_openai.learned import Learned
 
 
 class _Response(msgspec.Struct):
@@ -67,9 +69,7 @@ class Ask:
         body: The JSON that is sent.
         key: Names body, server and sample: what the journal and the result files know it by.
         dialect: How a target is scored, or ``None`` for a completion.
-        refused: Dialects that were tried in vain.
         attempts: Batches that it was in.
-        corrections: Times that it was changed after a refusal.
     """
 
     request: Request
@@ -77,18 +77,16 @@ class Ask:
     body: bytes = b""
     key: str = ""
     dialect: str | None = None
-    refused: set[str] = field(default_factory=set)
     attempts: int = 0
-    corrections: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """No answer yet.
+    """No answer yet, and the server has not run the request.
 
     Attributes:
-        why: What to raise when it is not asked again.
-        free: Whether asking again counts as no attempt: what is asked has changed.
+        why: What to raise when it is not handed over again.
+        free: Whether handing over again counts as no attempt.
     """
 
     why: BackendError
@@ -134,15 +132,9 @@ class Lines:
             endpoint = self._endpoint
             if not learned.scores or not isinstance(endpoint, ScoringEndpoint):
                 return self._errors.no_scoring("its server does not offer it")
-            known = learned.scoring in endpoint.dialects
-            dialects = (learned.scoring,) if known else endpoint.dialects
-            ask.dialect = next((d for d in dialects if d not in ask.refused), None)
+            ask.dialect = learned.dialect(endpoint.dialects)
             if ask.dialect is None:
-                learned.scores = learned.scoring is not None
-                return self._errors.no_scoring(
-                    "it did not answer with log-probabilities of the target's tokens, asked with "
-                    + " and with ".join(sorted(ask.refused))
-                )
+                return self._errors.no_scoring("; ".join(learned.declined.values()))
             body = endpoint.score_body(request, ask.dialect)
         ask.body = wire.encode(body)
         name = b"\0".join(
@@ -159,7 +151,11 @@ class Lines:
     # --- reading ------------------------------------------------------------------------------
 
     def outcome(self, ask: Ask, row: Row) -> Reply | BackendError | Again:
-        """What a line of a result file says to a request."""
+        """What a line of a result file says to a request.
+
+        A line that was run and holds no answer is an error, transient or not: the scheduler, who
+        keeps the budget, decides whether to pay for another.
+        """
         response = row.response
         try:
             if response is None or not response.status_code:
@@ -168,23 +164,20 @@ class Lines:
                 return self._answered(ask, bytes(response.body))
             return self._refused(ask, response)
         except BackendError as error:
-            # Also where it is transient: an answer that cannot be read was paid for, so the
-            # scheduler, who keeps the budget, decides whether to pay for another.
             return error
 
-    def _answered(self, ask: Ask, content: bytes) -> Reply | Again:
+    def _answered(self, ask: Ask, content: bytes) -> Reply | BackendError:
         endpoint, request = self._endpoint, ask.request
         if ask.dialect is None:
             return Reply(completion=endpoint.read(content, request))
         assert isinstance(endpoint, ScoringEndpoint)  # noqa: S101 - or there was no dialect
         completion = endpoint.read_score(content, request, ask.dialect)
         if completion is None:
-            ask.refused.add(ask.dialect)
-            return Again(why=self._errors.no_scoring("its answer holds no scores"), free=True)
+            return declined(self._learned, endpoint, ask.dialect, usage=usage_in(content))
         self._learned.scoring = ask.dialect
         return Reply(completion=completion)
 
-    def _refused(self, ask: Ask, response: _Response) -> BackendError | Again:
+    def _refused(self, ask: Ask, response: _Response) -> BackendError:
         try:
             body = msgspec.json.decode(response.body)
         except (msgspec.MsgspecError, ValueError):
@@ -193,28 +186,24 @@ class Lines:
         said = Failure(response.status_code, body, headers, self._errors.keys)
         error = self._errors.status_error(said)
         if isinstance(error, TransientError):
-            return Again(why=error)
+            return error
         asked: dict[str, Any] = msgspec.json.decode(ask.body)
-        # What one line taught must not be learned again from the next: its body has the old form.
-        if ask.corrections < MAX_CORRECTIONS and (
-            self._is_old(ask) or self._learned.learn(said, asked, name=self._errors.name)
-        ):
-            ask.corrections += 1
-            return Again(why=error, free=True)
+        if self._learned.learn(said, asked, name=self._errors.name) and self._is_old(ask):
+            return self._errors.ask_again(error)
         if ask.request.logprobs and ask.dialect is None and not self._learned.logprobs:
             return self._errors.no_logprobs(f"the server said: {said.message}")
         if said.is_unknown_model:
             return self._errors.unknown_model(
                 said, model=self._endpoint.model, path=self._endpoint.path, offered=()
             )
-        if ask.dialect is not None:
-            ask.refused.add(ask.dialect)
-            return Again(why=self._errors.no_scoring(f"it refused: {error}"), free=True)
+        if ask.dialect is not None and isinstance(error, BadRequestError):
+            assert isinstance(self._endpoint, ScoringEndpoint)  # noqa: S101 - it has dialects
+            return declined(self._learned, self._endpoint, ask.dialect, refusal=error)
         return error
 
     def _is_old(self, ask: Ask) -> bool:
         """Whether the request would be written otherwise by now."""
-        now = Ask(request=ask.request, positions=[], refused=set(ask.refused))
+        now = Ask(request=ask.request, positions=[])
         return self.prepare(now) is None and now.key != ask.key
 
     def _not_run(self, failure: _Failure | None) -> Again:

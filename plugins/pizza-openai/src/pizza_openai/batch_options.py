@@ -30,7 +30,7 @@ class BatchOptions:
             longer than the first request of a session is sent alone.
         poll_s: Seconds until a batch is looked at for the second time; grows by half every time.
         poll_max_s: The longest of these waits.
-        attempts: Batches that a request may be in, while it expires or fails in them.
+        attempts: Batches that a request may be in, while they end before it is run.
         on_cancel: What becomes of a batch whose caller is cancelled: ``"cancel"`` or ``"keep"``.
         max_requests: Most requests of a batch.
         max_bytes: Most bytes of an input file.

@@ -2,7 +2,8 @@
 """Requests handed over in batches, until each has an answer or is given up.
 
 One round hands over what no known batch holds, waits for all batches, and reads their results.
-What expired, failed for the moment or has to be asked differently goes into the next round.
+What was not run (expired, cancelled, not accepted yet) goes into the next round. What was run and
+has no answer is left to the scheduler, who keeps the budget.
 """
 
 from __future__ import annotations
@@ -163,6 +164,7 @@ class Run:
         if batch.status != "completed":
             _log.warning("%s: batch %s is %s.", self._name, batch.id, batch.status)
         unreadable = 0
+        failed: list[Result] = []
         lost = set(job.keys)  # by this journal, when the results hold no answer
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
             async with contextlib.aclosing(self._calls.rows(file)) as rows:
@@ -182,7 +184,9 @@ class Run:
                     turn.progress = True
                     if isinstance(outcome, Reply):
                         lost.discard(row.custom_id)
-                    yield ask, outcome
+                        yield ask, outcome
+                    else:
+                        failed.append((ask, self._final(outcome)))
         if unreadable:
             _log.warning(
                 "%s: %d lines of the results of batch %s cannot be read.",
@@ -191,6 +195,9 @@ class Run:
                 batch.id,
             )
         await self._journal.forget_lines(job.tag, lost)
+        # Only now: who asks again must not find them in this batch.
+        for result in failed:
+            yield result
         for key in job.keys:
             missing = self._lines.missing(unreadable)
             if isinstance(missing, Again):

@@ -26,6 +26,11 @@ def usage_of(usage: wire.Usage | None) -> Usage:
     return Usage(prompt_tokens=int(prompt or 0), completion_tokens=int(written or 0))
 
 
+def usage_in(content: bytes) -> Usage:
+    """The token counts of an answer of which nothing else is used; it was read before."""
+    return usage_of(wire.decode(wire.counted, content).usage)
+
+
 def logprob_array(values: Sequence[float | None]) -> NDArray[np.float64]:
     """Read-only natural-log probabilities; NaN where there is none, never above 0."""
     array = np.array([np.nan if v is None else v for v in values], dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pizza.completion import Completion, Request
+from pizza.completion import Completion, Request, Usage
 from pizza.errors import BackendError, BadRequestError
 from pizza_openai import wire
 from pizza_openai.build import from_tokens, usage_of
@@ -136,3 +136,31 @@ class ScoringEndpoint(Endpoint):
     @abstractmethod
     def read_score(self, content: bytes, request: Request, dialect: str) -> Completion | None:
         """The scored target in an answer, or ``None`` when it is not there."""
+
+
+def declined(
+    learned: Learned,
+    endpoint: ScoringEndpoint,
+    dialect: str,
+    *,
+    refusal: BackendError | None = None,
+    usage: Usage | None = None,
+) -> BackendError:
+    """What to raise when asking in this way gave no scores.
+
+    Args:
+        learned: What is known of the server; learns this.
+        endpoint: Who was asked.
+        dialect: How.
+        refusal: What the server said, where it gave no answer.
+        usage: What its answer cost, where it gave one.
+    """
+    why = f"asked with {dialect} it " + (
+        f"refused: {refusal}"
+        if refusal is not None
+        else "answered without log-probabilities of the target's tokens"
+    )
+    said = list(dict.fromkeys([*learned.declined.values(), why]))
+    another = learned.decline(dialect, endpoint.dialects, why)
+    error = endpoint.errors.no_scoring("; ".join(said))
+    return endpoint.errors.ask_again(error, usage=usage) if another else error

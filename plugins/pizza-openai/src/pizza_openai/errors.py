@@ -12,7 +12,9 @@ from typing import Any
 import httpx2
 import openai
 
+from pizza.completion import Usage
 from pizza.errors import (
+    AskAgainError,
     AuthError,
     BackendError,
     BackendTimeoutError,
@@ -330,6 +332,23 @@ class Translator:
             needed="score",
             backend=self.name,
         )
+
+    def ask_again(self, error: BackendError, *, usage: Usage | None = None) -> AskAgainError:
+        """Another way to ask is known.
+
+        Args:
+            error: What there is to say when it is not tried.
+            usage: What an answer cost that cannot be used.
+        """
+        found = AskAgainError(
+            f"{error} (asked again in another way)",
+            backend=self.name,
+            request_id=error.request_id,
+            usage=usage,
+        )
+        found.status = error.status
+        found.__cause__ = error
+        return found
 
     def clean(self, error: Exception) -> Exception | None:
         """The exception as it may be kept as a cause, or ``None`` when it would show a key."""

@@ -2,14 +2,15 @@
 """What a server taught us about itself: fields that it refuses, limits that it has.
 
 Servers that call themselves OpenAI-compatible differ in which request fields they accept, and say
-so with a 400 that costs nothing. The lesson is kept for as long as the backend is open, and the
-request is sent again without the field.
+so with a 400 that costs nothing. The lesson is kept for as long as the backend is open, and whoever
+keeps budget and rates is told to ask again (`AskAgainError`).
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +30,6 @@ _AT_MOST = re.compile(
 )
 _OPTIONAL = ("temperature", "seed")
 
-MAX_CORRECTIONS = 4
-"""How often one request is sent again because of a lesson."""
-
 
 @dataclass(slots=True)
 class Learned:
@@ -46,6 +44,8 @@ class Learned:
         scoring: How it scores a given target, once that has worked.
         scores: ``False`` once it is known that it cannot.
         suffix: What the chat template puts after a scored target.
+        declined: Ways to score that were tried in vain, and what came of them.
+        max_tokens_refused: Whether it refused a request for ``max_tokens``.
     """
 
     max_tokens_field: str = "max_completion_tokens"
@@ -56,6 +56,36 @@ class Learned:
     scoring: str | None = None
     scores: bool = True
     suffix: str | None = None
+    declined: dict[str, str] = field(default_factory=dict)
+    max_tokens_refused: bool = False
+
+    def dialect(self, dialects: Sequence[str]) -> str | None:
+        """How to ask for the scores of a given target now; ``None`` when every way was in vain."""
+        if self.scoring in dialects:
+            return self.scoring
+        return next((one for one in dialects if one not in self.declined), None)
+
+    def decline(self, dialect: str, dialects: Sequence[str], why: str) -> bool:
+        """Learn that asking in this way gave no scores.
+
+        Args:
+            dialect: How it was asked.
+            dialects: All ways to ask, in the order in which they are tried.
+            why: What came of it.
+
+        Returns:
+            Whether asking in another way may give scores.
+        """
+        if self.scoring in dialects:
+            return self.scoring != dialect  # what works for others fails for this request
+        self.declined[dialect] = why
+        if self.dialect(dialects) is not None:
+            return True
+        if self.scoring is None:
+            self.scores = False
+        else:
+            self.declined.clear()  # it is known to score: it was this request
+        return False
 
     def learn(self, failure: Failure, body: dict[str, Any], *, name: str) -> bool:
         """Learn from a refused request.
@@ -76,6 +106,7 @@ class Learned:
             return False
         other = self._other_length_field(failure, body)
         if other:
+            self.max_tokens_refused |= other == "max_completion_tokens"
             self.max_tokens_field = other
             return True
         for optional in _OPTIONAL:

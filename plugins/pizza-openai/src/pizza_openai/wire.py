@@ -209,10 +209,17 @@ def parallel_tokens(logprobs: ChatLogprobs | TextLogprobs) -> list[Token] | None
     ]
 
 
+class Counted(msgspec.Struct, gc=False):
+    """Any answer of which only the cost is wanted."""
+
+    usage: Usage | None = None
+
+
 chat = msgspec.json.Decoder(Chat)
 response = msgspec.json.Decoder(Response)
 text = msgspec.json.Decoder(Text)
 models = msgspec.json.Decoder(Models)
+counted = msgspec.json.Decoder(Counted)
 encode = msgspec.json.Encoder().encode
 
 
