@@ -19,6 +19,7 @@ PACKAGES = (
     "./plugins/pizza-openai",
     "./plugins/pizza-embedded[serve]",
     "./plugins/pizza-local",
+    "./plugins/pizza-ray",
 )
 # A public version that every index offers, whichever accelerator its default build is for. Later
 # ones are not there as small CPU builds.

@@ -33,7 +33,7 @@ async def main(folder: Path, address: str | None) -> None:
 
     # Two workers share 1,200 requests per minute and 50 requests in all. The directory must be on
     # a disk that all nodes share; here there is one node.
-    engines = {50: RayEngine(address, workers=2), 500: "local"}
+    engines: dict[int, bulk.Engine | str] = {50: RayEngine(address, workers=2), 500: "local"}
     for cap, engine in engines.items():
         summary = await bulk.run(
             rows,
