@@ -141,6 +141,9 @@ class Backend(ABC):
     async def answer(self, request: Request) -> Reply:
         """One attempt. With ``kind="score"`` the completion holds the target's tokens.
 
+        It sends at most one request that a server may count: budget and rates were reserved for
+        one. Where another would succeed at once, raise `AskAgainError`.
+
         Raises:
             BackendError: The attempt failed; the type says whether another may succeed.
         """
