@@ -19,3 +19,9 @@ def model_server() -> Iterator[ServedModel]:
 
     with served_model() as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: workers then have short ones to end together with."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
