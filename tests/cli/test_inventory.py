@@ -98,7 +98,7 @@ def test_doctor_reports_what_is_there_and_how_to_get_the_rest(pizza_command, tmp
     purposes = {v["name"]: v["purpose"] for v in document["environment"]}
     assert purposes["OPENAI_API_KEY"] == "key of openai and openai-batch"
     packages = {p["name"]: p for p in document["packages"]}
-    assert {"pizza-local", "ray", "pandas"} <= set(packages)
+    assert {"pizza-local", "pizza-ray", "pandas"} <= set(packages)
     for package in packages.values():
         assert bool(package["version"]) != bool(package["install"])
         assert not package["install"] or "-m pip install" in package["install"]

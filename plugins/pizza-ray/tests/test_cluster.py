@@ -134,6 +134,7 @@ def test_a_run_that_is_killed_goes_on_with_either_engine(arena):
     assert len(seen) <= found["last"]["spent"]["calls"] <= len(seen) + 24 * len(found["kills"])
 
 
+@pytest.mark.torch  # its backend says that it needs torch, which is what asks for a GPU
 def test_one_gpu_for_each_worker_and_a_deadly_row_fails_alone(arena):
     found = arena.do("gpus")
     assert found["done"]["code"] == 4, found["done"]
