@@ -9,25 +9,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pizza.bulk.rows import Columns
-from pizza.bulk.sources import MAX_LINE_BYTES, Source, check_start, not_utf8, unreadable
+from pizza.bulk.sources import MAX_LINE_BYTES, PathSource, check_start, not_utf8, unreadable
 from pizza.errors import ConfigError
 
 _NO_BYTE = re.compile("[\udc80-\udcff]")
 """What ``surrogateescape`` makes of bytes that are not UTF-8."""
 
 
-class Csv(Source):
+class Csv(PathSource):
     """A CSV file with a header, UTF-8; fields are separated by tabs in files named ``.tsv``."""
-
-    def __init__(self, path: str | Path, columns: Columns | None = None) -> None:
-        super().__init__(columns)
-        self.path = Path(path)
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.path.name
 
     def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         """See `Source.records`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pizza.bulk.api import Given
 from pizza.bulk.census import Census, contains, take_census
 from pizza.bulk.directory import done_in
 from pizza.bulk.rehearsal import Lookup, Rehearsal
-from pizza.bulk.rows import Columns, Row
+from pizza.bulk.rows import Columns, Row, item_of
 from pizza.bulk.sources import Source
 from pizza.bulk.tables import source_of
 from pizza.errors import ConfigError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LARGEST = 5
+_SUMMED = ("requests", "cached", "fewest", "prompt_tokens", "output_tokens")
+"""What the plans of all rows add up to, scaled up."""
 _WORKERS = 8
 
 
@@ -203,8 +206,7 @@ class _Asked:
             if not isinstance(row, Row) or contains(self.done, row.hash):
                 continue
             if (place + 1) * sample // n > place * sample // n:
-                own = {} if row.target is None else {"target": row.target}
-                yield Item(prompt=row.prompt, id=row.id, options=own)
+                yield item_of(row)
             place += 1
 
 
@@ -216,7 +218,7 @@ async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path
     cap = None if options.get("budget") is None else Budget.of(options["budget"]).max_calls
     options = {"skip_failures": True, **options}
     rows: list[RowPlan] = []
-    totals = [0] * 6
+    totals: Counter[str] = Counter()
     most: int | None = 0
     unusable, why, n = 0, "", 0
     async with contextlib.AsyncExitStack() as stack:
@@ -241,28 +243,21 @@ async def _rehearsed(real: Session, asked: _Asked, options: dict[str, Any], path
                     continue
                 plan = _of_row(outcome, part, cap, asked.limits, real.backend.price)
                 asked.tell(part.label, plan)
-                figures = (plan.requests, plan.cached, plan.fewest, plan.prompt_tokens)
-                for place, value in enumerate((*figures, plan.output_tokens)):
-                    totals[place] += value
+                totals.update({name: getattr(plan, name) for name in _SUMMED})
                 most = None if most is None or plan.most is None else most + plan.most
                 (heapq.heappush if len(rows) < _LARGEST else heapq.heappushpop)(rows, plan)
     scale = asked.open / n if n else 0.0
-    requests, cached, fewest, prompt_tokens, output_tokens, _ = (
-        round(total * scale) for total in totals
-    )
+    summed = {name: round(totals[name] * scale) for name in _SUMMED}
+    tokens = summed["prompt_tokens"] + summed["output_tokens"]
     return Plan(
         method=part.label,
         rows=asked.open,
         rehearsed=n,
         unusable=(round(unusable * scale), why),
-        requests=requests,
-        cached=cached,
-        fewest=fewest,
+        **summed,
         most=None if most is None else round(most * scale),
-        prompt_tokens=prompt_tokens,
-        output_tokens=output_tokens,
         price=real.backend.price,
-        minutes=_minutes(requests, prompt_tokens + output_tokens, asked.limits),
+        minutes=_minutes(summed["requests"], tokens, asked.limits),
         largest=tuple(sorted(rows, reverse=True)),
         batch_window_s=real.backend.batch_window_s,
     )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from pizza.bulk.engine import Engine
+from pizza.bulk.rows import item_of
 from pizza.bulk.store import Store
 from pizza.bulk.writer import PartWriter
 from pizza.errors import PizzaError
@@ -15,7 +16,6 @@ from pizza.session import Item, Outcome, Session
 
 if TYPE_CHECKING:
     from pizza._engine.scheduler import SchedulerStatistics
-    from pizza.bulk.rows import Row
     from pizza.bulk.work import Pending, Work
 
 
@@ -59,12 +59,6 @@ def known_plugins(session: Session) -> list[dict[str, str]]:
         for p in session.plugins.plugins
         if p.distribution
     ]
-
-
-def item_of(row: Row) -> Item:
-    """A row as `Session.attribute_many` takes it."""
-    own = {} if row.target is None else {"target": row.target}
-    return Item(prompt=row.prompt, id=row.id, options=own)
 
 
 async def _explain(work: Work, session: Session, writer: PartWriter) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from pizza.errors import ConfigError
 from pizza.prompt import Prompt, PromptLike
+from pizza.session import Item
 
 PROMPT_COLUMNS = ("prompt", "messages", "text", "question", "input")
 """Where the prompt is looked for when nobody says where it is; the first that is there."""
@@ -137,6 +138,12 @@ class Columns:
     def to_dict(self) -> dict[str, str | None]:
         """Plain JSON values."""
         return {"prompt": self.prompt, "id": self.id, "target": self.target}
+
+
+def item_of(row: Row) -> Item:
+    """A row as `Session.attribute_many` takes it."""
+    own = {} if row.target is None else {"target": row.target}
+    return Item(prompt=row.prompt, id=row.id, options=own)
 
 
 def id_hash(name: str) -> int:

@@ -68,8 +68,13 @@ class Source(ABC):
                 yield self.columns.row(record, number=number, where=where)
 
 
-class JsonLines(Source):
-    """A file with one JSON object per line, UTF-8."""
+class PathSource(Source):
+    """An input that stands at a path, and is called by the last part of it.
+
+    Args:
+        path: The path.
+        columns: Which columns mean what.
+    """
 
     def __init__(self, path: str | Path, columns: Columns | None = None) -> None:
         super().__init__(columns)
@@ -79,6 +84,10 @@ class JsonLines(Source):
     def name(self) -> str:
         """See `Source.name`."""
         return self.path.name
+
+
+class JsonLines(PathSource):
+    """A file with one JSON object per line, UTF-8."""
 
     def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         """See `Source.records`."""
@@ -100,7 +109,7 @@ class JsonLines(Source):
             raise unreadable(self.path, error) from error
 
 
-class TextFiles(Source):
+class TextFiles(PathSource):
     """A directory of text files, UTF-8: a prompt each, named by its path in the directory.
 
     Args:
@@ -109,14 +118,8 @@ class TextFiles(Source):
     """
 
     def __init__(self, path: str | Path, pattern: str = "**/*.txt") -> None:
-        super().__init__(Columns(prompt="prompt", id="id"))
-        self.path = Path(path)
+        super().__init__(path, Columns(prompt="prompt", id="id"))
         self.pattern = pattern
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.path.name
 
     @property
     def empty(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pizza.bulk.delimited import Csv
 from pizza.bulk.rows import Columns
-from pizza.bulk.sources import JsonLines, Records, Source, TextFiles
+from pizza.bulk.sources import JsonLines, PathSource, Records, Source, TextFiles
 from pizza.errors import ConfigError
 
 _BATCH = 256
@@ -23,17 +23,8 @@ _HINTS = {
 """What to do with files that people have, by how their names end."""
 
 
-class Parquet(Source):
+class Parquet(PathSource):
     """A Parquet file, read in batches."""
-
-    def __init__(self, path: str | Path, columns: Columns | None = None) -> None:
-        super().__init__(columns)
-        self.path = Path(path)
-
-    @property
-    def name(self) -> str:
-        """See `Source.name`."""
-        return self.path.name
 
     def records(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         """See `Source.records`."""

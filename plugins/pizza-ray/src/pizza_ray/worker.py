@@ -13,8 +13,9 @@ from typing import Any
 import pizza
 from pizza.bulk import Pending
 from pizza.bulk.directory import read_manifest
-from pizza.bulk.local_engine import item_of, known_plugins
+from pizza.bulk.local_engine import known_plugins
 from pizza.bulk.parts import write_unnamed
+from pizza.bulk.rows import item_of
 from pizza.bulk.writer import PartWriter
 from pizza.errors import ConfigError, PizzaError, ResultFormatError
 from pizza.events import RowFinished
