@@ -39,19 +39,11 @@ def merge(
 
     Exit codes: as for attribute.
     """
-    from rich.text import Text
+    from pizza.cli.gathering import execute
 
-    from pizza.cli.consoles import err, orderly
-    from pizza.cli.failures import OK, report
-    from pizza.render.text import harmless, plural
+    def gather() -> int:
+        from pizza import bulk
 
-    console = err()
-    try:
-        with orderly():
-            from pizza import bulk
+        return bulk.merge(runs, output, duplicates=duplicates, responses=not no_responses)
 
-            rows = bulk.merge(runs, output, duplicates=duplicates, responses=not no_responses)
-    except Exception as error:  # the last place where it can be turned into an exit code
-        raise typer.Exit(report(error, console, debug=debug)) from error
-    console.print(Text(f"{plural(rows, 'row')} in {harmless(str(output))}."), soft_wrap=True)
-    raise typer.Exit(OK)
+    raise typer.Exit(execute(gather, output, debug=debug))

@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pizza.attribution import Target
-from pizza.cli.connection import Connection
+from pizza.cli.measuring import Measuring
 from pizza.cli.sources import Source
-from pizza.completion import Generation
 from pizza.errors import ConfigError
 from pizza.specs import parse_choice
 
-_EVIDENCE = ("auto", "score", "complete")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order(Connection):
+class Order(Measuring):
     """The options of ``pizza attribute``, as they were given.
 
     The attributes are the command's options besides those of every command; `show_all` is
@@ -26,18 +22,10 @@ class Order(Connection):
     """
 
     source: Source
-    max_tokens: int
-    temperature: float
-    units: str
     method: str | None
-    budget: str | None
-    repeats: int | None
-    perturbation: str
-    metrics: Sequence[str]
     target: str | None
     contrast: str | None
     span: str | None
-    evidence: str
     top: int
     show_all: bool
 
@@ -47,24 +35,11 @@ class Order(Connection):
         Raises:
             ConfigError: An option's value is not usable.
         """
-        if self.evidence not in _EVIDENCE:
-            raise ConfigError(
-                f"--evidence is one of {', '.join(_EVIDENCE)}, not {self.evidence!r}."
-            )
         return {
-            "units": parse_choice(self.units),
+            **self.measuring_options(),
             "method": None if self.method is None else parse_choice(self.method),
-            "budget": self.budget,
-            "repeats": self.repeats,
-            "perturbation": parse_choice(self.perturbation),
-            "metrics": [parse_choice(metric) for metric in self.metrics] or None,
             "target": self._target(),
-            "generation": Generation(
-                max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed
-            ),
-            "evidence": self.evidence,
             "skip_failures": self.skip_failures,
-            "seed": self.seed,
         }
 
     def _target(self) -> Target | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pizza.cli.options import LIMITS, MEASURE, MODEL
+from pizza.cli.options import LIMITS, MEASURE
 
 INPUT = "Input"
 
@@ -55,25 +55,6 @@ SkipBadRows = Annotated[
         help="Note records that cannot be used as failures, instead of refusing the input.",
         rich_help_panel=INPUT,
     ),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="BACKEND[:MODEL]",
-        help="For example embedded, openai:gpt-4o-mini.",
-        rich_help_panel=MODEL,
-    ),
-]
-MaxTokens = Annotated[
-    int, typer.Option(metavar="N", help="Longest output, tokens.", rich_help_panel=MODEL)
-]
-Temperature = Annotated[
-    float, typer.Option(metavar="T", help="0 = the most likely output.", rich_help_panel=MODEL)
-]
-Seed = Annotated[
-    int, typer.Option(metavar="N", help="For everything random.", rich_help_panel=MODEL)
 ]
 Units = Annotated[
     str,

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pizza.cli.connection import Connection
-from pizza.completion import Generation
+from pizza.cli.measuring import Measuring
 from pizza.errors import ConfigError
 from pizza.specs import parse_choice
 
 if TYPE_CHECKING:
     from pizza.bulk import Columns
 
-_EVIDENCE = ("auto", "score", "complete")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOrder(Connection):
+class RunOrder(Measuring):
     """The options of both commands, as they were given.
 
     The attributes are the commands' options; `output` is the run directory.
@@ -32,15 +29,7 @@ class RunOrder(Connection):
     target_column: str | None
     split: str | None
     skip_bad_rows: bool
-    max_tokens: int
-    temperature: float
-    units: str
     methods: Sequence[str]
-    budget: str | None
-    repeats: int | None
-    perturbation: str
-    metrics: Sequence[str]
-    evidence: str
     workers: int | None = None
     engine: str = "local"
     keep: str = "scores"
@@ -61,29 +50,6 @@ class RunOrder(Connection):
 
         return Columns(prompt=self.prompt_column, id=self.id_column, target=self.target_column)
 
-    def call_options(self) -> dict[str, Any]:
-        """Keyword arguments of `pizza.Session.attribute`, the method excepted.
-
-        Raises:
-            ConfigError: An option's value is not usable.
-        """
-        if self.evidence not in _EVIDENCE:
-            raise ConfigError(
-                f"--evidence is one of {', '.join(_EVIDENCE)}, not {self.evidence!r}."
-            )
-        return {
-            "units": parse_choice(self.units),
-            "budget": self.budget,
-            "repeats": self.repeats,
-            "perturbation": parse_choice(self.perturbation),
-            "metrics": [parse_choice(metric) for metric in self.metrics] or None,
-            "generation": Generation(
-                max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed
-            ),
-            "evidence": self.evidence,
-            "seed": self.seed,
-        }
-
     def run_options(self) -> dict[str, Any]:
         """Keyword arguments of `pizza.bulk.run`.
 
@@ -98,7 +64,7 @@ class RunOrder(Connection):
         return {
             **self.session_options(self.cache),
             "model": self.model,
-            "options": {**self.call_options(), "method": method},
+            "options": {**self.measuring_options(), "method": method},
             "columns": self.columns(),
             "split": self.split,
             "workers": self.workers,
@@ -119,7 +85,7 @@ class RunOrder(Connection):
         return {
             **self.session_options(self.cache),
             "model": self.model,
-            "options": self.call_options(),
+            "options": self.measuring_options(),
             "methods": [parse_choice(method) for method in self.methods],
             "columns": self.columns(),
             "split": self.split,
