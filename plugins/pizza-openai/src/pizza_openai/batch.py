@@ -22,6 +22,7 @@ from pizza_openai.batch_journal import Journal
 from pizza_openai.batch_lines import Ask, Lines
 from pizza_openai.batch_options import MAX_REQUESTS, BatchOptions
 from pizza_openai.batch_run import Run
+from pizza_openai.batch_service import Service
 from pizza_openai.client import make_client
 
 _DISCOUNT = 0.5
@@ -52,7 +53,6 @@ class OpenAIBatchBackend(OpenAIBackend):
         super().__init__(replace(settings, options=rest))
         self.batch_wait_s = self._batch_options.gather_s
         clock = clock or SystemClock()
-        self._clock = clock
         self._journal = Journal(self._batch_options.journal, clock)
         # Not the direct client of single requests, which knows no forms and no streams.
         self._transfers = make_client(
@@ -73,14 +73,15 @@ class OpenAIBatchBackend(OpenAIBackend):
             learned=self._learned,
             path=f"/v1{self._endpoint.path}",
         )
-        self._handover = HandOver(
-            self.name,
+        self._service = Service(
+            name=self.name,
             calls=self._calls,
             journal=self._journal,
             lines=self._lines,
             options=self._batch_options,
             clock=clock,
         )
+        self._handover = HandOver(self._service)
         self._probes: list[Request] = []
 
     @property
@@ -141,15 +142,7 @@ class OpenAIBatchBackend(OpenAIBackend):
                     yield position, error
                 continue
             asks.append(Ask(request=request, positions=[position]))
-        run = Run(
-            self.name,
-            calls=self._calls,
-            journal=self._journal,
-            handover=self._handover,
-            lines=self._lines,
-            options=self._batch_options,
-            clock=self._clock,
-        )
+        run = Run(self._service, self._handover)
         async with contextlib.aclosing(run.results(asks)) as results:
             async for ask, result in results:
                 for position in ask.positions:

@@ -10,12 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pizza.errors import BackendError, BadRequestError
-from pizza_openai.batch_calls import Calls
-from pizza_openai.batch_clock import Clock
 from pizza_openai.batch_jobs import Job, Jobs
-from pizza_openai.batch_journal import Entry, Journal
-from pizza_openai.batch_lines import Ask, Lines, portions
-from pizza_openai.batch_options import BatchOptions
+from pizza_openai.batch_journal import Entry
+from pizza_openai.batch_lines import Ask, portions
+from pizza_openai.batch_service import Service
 
 _CANCEL_S = 5.0
 """How long a cancelled caller is kept waiting: less than a closing scheduler waits."""
@@ -27,30 +25,11 @@ class HandOver:
     """What one backend hands over, and takes back.
 
     Args:
-        name: The backend's name.
-        calls: The calls of the two APIs.
-        journal: Remembers what was handed over.
-        lines: Writes lines.
-        options: How it is done.
-        clock: Tells the time.
+        service: What all batches of the backend have in common.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        calls: Calls,
-        journal: Journal,
-        lines: Lines,
-        options: BatchOptions,
-        clock: Clock,
-    ) -> None:
-        self._name = name
-        self._calls = calls
-        self._journal = journal
-        self._lines = lines
-        self._options = options
-        self._clock = clock
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._waiting: Counter[str] = Counter()
         self._said = False
 
@@ -76,13 +55,17 @@ class HandOver:
         """
         failed: list[tuple[Ask, BackendError]] = []
         refused: BackendError | None = None
-        async with self._journal.alone():
+        async with self._service.journal.alone():
             missing = set(asks)
-            for entry in await self._journal.find(asks):
+            for entry in await self._service.journal.find(asks):
                 if (job := await self._found(jobs, entry, asks)) is not None:
                     missing -= job.keys
-            written = [(ask, self._lines.line(ask)) for key, ask in asks.items() if key in missing]
-            for group in portions(written, max_requests=most, max_bytes=self._options.max_bytes):
+            written = [
+                (ask, self._service.lines.line(ask)) for key, ask in asks.items() if key in missing
+            ]
+            for group in portions(
+                written, max_requests=most, max_bytes=self._service.options.max_bytes
+            ):
                 error = self._too_large(group) or refused
                 if error is None:
                     try:
@@ -100,9 +83,11 @@ class HandOver:
         ours = [job for job in jobs if jobs.only_ours(job)]
         for job in jobs:
             jobs.remove(job)
-        if self._options.on_cancel == "keep":
+        if self._service.options.on_cancel == "keep":
             for job in ours:
-                _log.warning("%s: batch %s goes on without us.", self._name, job.batch or job.tag)
+                _log.warning(
+                    "%s: batch %s goes on without us.", self._service.name, job.batch or job.tag
+                )
             return
         try:
             async with asyncio.timeout(_CANCEL_S):
@@ -111,7 +96,9 @@ class HandOver:
                     del ours[0]
         except TimeoutError:
             left = ", ".join(job.batch or job.tag for job in ours)
-            _log.warning("%s: the server did not say in time that it cancels %s.", self._name, left)
+            _log.warning(
+                "%s: the server did not say in time that it cancels %s.", self._service.name, left
+            )
 
     # --- handing over -------------------------------------------------------------------------
 
@@ -122,20 +109,20 @@ class HandOver:
         )
         if job.batch is None:
             # The program ended between planning and writing down the batch's id.
-            job.batch = await self._calls.find_batch(entry.tag, entry.created)
+            job.batch = await self._service.calls.find_batch(entry.tag, entry.created)
             if job.batch is None and entry.keys <= set(asks):
                 job.batch = await self._from_file(jobs, job, entry)
             if job.batch is None:
-                await self._journal.forget(entry.tag)
+                await self._service.journal.forget(entry.tag)
                 return None
-            await self._journal.created(entry.tag, job.batch)
+            await self._service.journal.created(entry.tag, job.batch)
         jobs.add(job)
-        _log.info("%s: %s in batch %s.", self._name, _are(len(job.keys)), job.batch)
+        _log.info("%s: %s in batch %s.", self._service.name, _are(len(job.keys)), job.batch)
         return job
 
     async def _from_file(self, jobs: Jobs, job: Job, entry: Entry) -> str | None:
         """A new batch of the file that was uploaded, if it is there."""
-        file = entry.file or await self._calls.find_file(entry.tag, entry.created)
+        file = entry.file or await self._service.calls.find_file(entry.tag, entry.created)
         if file is None:
             return None
         jobs.add(job)  # whoever is cancelled from here on may have to cancel the batch
@@ -149,13 +136,13 @@ class HandOver:
 
     def _too_large(self, group: Sequence[tuple[Ask, bytes]]) -> BackendError | None:
         size = sum(len(line) for _, line in group)
-        if size <= self._options.max_bytes:
+        if size <= self._service.options.max_bytes:
             return None
         # Then it is a single line.
         return BadRequestError(
-            f"{self._name}: a request of {size:,} bytes is larger than a batch may be "
-            f"({self._options.max_bytes:,} bytes): shorten the prompt.",
-            backend=self._name,
+            f"{self._service.name}: a request of {size:,} bytes is larger than a batch may be "
+            f"({self._service.options.max_bytes:,} bytes): shorten the prompt.",
+            backend=self._service.name,
         )
 
     async def _begin(self, jobs: Jobs, group: Sequence[tuple[Ask, bytes]]) -> None:
@@ -165,34 +152,34 @@ class HandOver:
             BackendError: There is none, or nobody knows; the next attempt looks for its tag.
         """
         tag = uuid.uuid4().hex
-        job = Job(tag=tag, since=self._clock.time(), keys={ask.key for ask, _ in group})
-        await self._journal.plan(tag, [ask.key for ask, _ in group])
+        job = Job(tag=tag, since=self._service.clock.time(), keys={ask.key for ask, _ in group})
+        await self._service.journal.plan(tag, [ask.key for ask, _ in group])
         jobs.add(job)
         try:
-            file = await self._calls.upload(tag, b"".join(line for _, line in group))
-            await self._journal.uploaded(tag, file)
+            file = await self._service.calls.upload(tag, b"".join(line for _, line in group))
+            await self._service.journal.uploaded(tag, file)
             job.batch = await self._create(tag, file, job.since)
-            await self._journal.created(tag, job.batch)
+            await self._service.journal.created(tag, job.batch)
         except Exception:
             jobs.remove(job)
             raise
         self._say(job)
 
     async def _create(self, tag: str, file: str, since: float) -> str:
-        return await self._calls.create(tag, file, self._lines.path, since)
+        return await self._service.calls.create(tag, file, self._service.lines.path, since)
 
     def _say(self, job: Job) -> None:
         if self._said:
-            _log.warning("%s: %s in batch %s.", self._name, _are(len(job.keys)), job.batch)
+            _log.warning("%s: %s in batch %s.", self._service.name, _are(len(job.keys)), job.batch)
             return
         self._said = True
         _log.warning(
             "%s: %s in batch %s. Answers may take up to 24 hours. %s",
-            self._name,
+            self._service.name,
             _are(len(job.keys)),
             job.batch,
             "A run that ends before goes on when it is started again."
-            if self._options.journal is not None
+            if self._service.options.journal is not None
             else "They are lost if this program ends before (no journal is kept).",
         )
 
@@ -201,23 +188,25 @@ class HandOver:
     async def _cancel(self, job: Job) -> None:
         batch = job.batch
         try:
-            batch = batch or await self._calls.find_batch(job.tag, job.since)
+            batch = batch or await self._service.calls.find_batch(job.tag, job.since)
             if batch is None:
                 return
-            said = await self._calls.cancel(batch)
+            said = await self._service.calls.cancel(batch)
         except BackendError as error:
-            _log.warning("%s: batch %s was not cancelled: %s", self._name, batch or job.tag, error)
+            _log.warning(
+                "%s: batch %s was not cancelled: %s", self._service.name, batch or job.tag, error
+            )
             return
         done = said.request_counts.completed if said.request_counts else 0
         _log.warning(
             "%s: batch %s is cancelled; %s.",
-            self._name,
+            self._service.name,
             batch,
             "none of its requests was answered" if not done else self._what_remains(done),
         )
 
     def _what_remains(self, done: int) -> str:
-        if self._options.journal is None:
+        if self._service.options.journal is None:
             return f"{done:,} of its requests were answered and are paid for: no journal keeps them"
         return (
             f"{done:,} of its requests were answered and are paid for: they are read when the run "

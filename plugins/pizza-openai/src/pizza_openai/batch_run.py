@@ -18,13 +18,10 @@ from openai.types import Batch
 
 from pizza.completion import Reply
 from pizza.errors import BackendError, RateLimitedError
-from pizza_openai.batch_calls import Calls
-from pizza_openai.batch_clock import Clock
 from pizza_openai.batch_handover import HandOver
 from pizza_openai.batch_jobs import Job
-from pizza_openai.batch_journal import Journal
-from pizza_openai.batch_lines import Again, Ask, Lines, read_row
-from pizza_openai.batch_options import BatchOptions
+from pizza_openai.batch_lines import Again, Ask, read_row
+from pizza_openai.batch_service import Service
 
 OPEN = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
 _QUEUE_FULL = "token_limit_exceeded"
@@ -54,35 +51,15 @@ class Run:
     """One call of `Backend.answer_batch`.
 
     Args:
-        name: The backend's name.
-        calls: The calls of the two APIs.
-        journal: Remembers what was handed over.
+        service: What all batches of the backend have in common.
         handover: Hands over and takes back.
-        lines: Writes and reads lines.
-        options: How it is done.
-        clock: Waits.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        calls: Calls,
-        journal: Journal,
-        handover: HandOver,
-        lines: Lines,
-        options: BatchOptions,
-        clock: Clock,
-    ) -> None:
-        self._name = name
-        self._calls = calls
-        self._journal = journal
+    def __init__(self, service: Service, handover: HandOver) -> None:
+        self._service = service
         self._handover = handover
-        self._lines = lines
-        self._options = options
-        self._clock = clock
         self._jobs = handover.jobs()
-        self._most = options.max_requests
+        self._most = service.options.max_requests
         self._stuck_since: float | None = None
 
     async def results(self, asks: Iterable[Ask]) -> AsyncGenerator[Result, None]:
@@ -112,7 +89,7 @@ class Run:
                 if turn.progress or not turn.queue_full:
                     self._stuck_since = None
                 else:
-                    await self._clock.sleep(_QUEUE_WAITS * self._options.poll_max_s)
+                    await self._service.clock.sleep(_QUEUE_WAITS * self._service.options.poll_max_s)
         except (asyncio.CancelledError, GeneratorExit):
             await self._handover.take_back(self._jobs)
             raise
@@ -123,7 +100,7 @@ class Run:
     def _prepare(self, turn: _Round, asks: Iterable[Ask]) -> Iterator[Result]:
         """Settle what is sent; gives those for which there is nothing to send."""
         for ask in asks:
-            if (error := self._lines.prepare(ask)) is not None:
+            if (error := self._service.lines.prepare(ask)) is not None:
                 yield ask, error
                 continue
             first = turn.asks.setdefault(ask.key, ask)
@@ -132,16 +109,16 @@ class Run:
 
     def _another(self, ask: Ask) -> bool:
         ask.attempts += 1
-        return ask.attempts < self._options.attempts
+        return ask.attempts < self._service.options.attempts
 
     # --- collecting ---------------------------------------------------------------------------
 
     async def _collect(self, turn: _Round) -> AsyncGenerator[Result, None]:
-        wait = self._options.poll_s
+        wait = self._service.options.poll_s
         while self._jobs:
             for job in self._jobs:
                 assert job.batch is not None  # noqa: S101 - those without one are not kept
-                batch = await self._calls.retrieve(job.batch)
+                batch = await self._service.calls.retrieve(job.batch)
                 if batch is not None and batch.status in OPEN:
                     continue
                 self._jobs.remove(job)  # it has ended: there is nothing to cancel
@@ -149,25 +126,25 @@ class Run:
                     async for result in found:
                         yield result
             if self._jobs:
-                await self._clock.sleep(wait)
-                wait = min(wait * _GROWTH, self._options.poll_max_s)
+                await self._service.clock.sleep(wait)
+                wait = min(wait * _GROWTH, self._service.options.poll_max_s)
 
     async def _read(
         self, turn: _Round, job: Job, batch: Batch | None
     ) -> AsyncGenerator[Result, None]:
         """The results of a batch that has ended."""
         if batch is None or batch.status == "failed":
-            await self._journal.forget(job.tag)
+            await self._service.journal.forget(job.tag)
             for result in self._without_results(turn, job, batch):
                 yield result
             return
         if batch.status != "completed":
-            _log.warning("%s: batch %s is %s.", self._name, batch.id, batch.status)
+            _log.warning("%s: batch %s is %s.", self._service.name, batch.id, batch.status)
         unreadable = 0
         failed: list[Result] = []
         lost = set(job.keys)  # by this journal, when the results hold no answer
         for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            async with contextlib.aclosing(self._calls.rows(file)) as rows:
+            async with contextlib.aclosing(self._service.calls.rows(file)) as rows:
                 async for line in rows:
                     row = read_row(line)
                     if row is None:
@@ -177,7 +154,7 @@ class Run:
                         continue  # another run's, or answered a second time
                     job.keys.discard(row.custom_id)
                     ask = turn.asks[row.custom_id]
-                    outcome = self._lines.outcome(ask, row)
+                    outcome = self._service.lines.outcome(ask, row)
                     if isinstance(outcome, Again):
                         turn.again.append((ask, outcome))
                         continue
@@ -190,16 +167,16 @@ class Run:
         if unreadable:
             _log.warning(
                 "%s: %d lines of the results of batch %s cannot be read.",
-                self._name,
+                self._service.name,
                 unreadable,
                 batch.id,
             )
-        await self._journal.forget_lines(job.tag, lost)
+        await self._service.journal.forget_lines(job.tag, lost)
         # Only now: who asks again must not find them in this batch.
         for result in failed:
             yield result
         for key in job.keys:
-            missing = self._lines.missing(unreadable)
+            missing = self._service.lines.missing(unreadable)
             if isinstance(missing, Again):
                 turn.again.append((turn.asks[key], missing))
             else:
@@ -208,19 +185,19 @@ class Run:
     def _without_results(self, turn: _Round, job: Job, batch: Batch | None) -> Iterable[Result]:
         asks = [turn.asks[key] for key in job.keys]
         if batch is None:
-            gone = Again(why=self._lines.unavailable(f"batch {job.batch} no longer exists"))
+            gone = Again(why=self._service.lines.unavailable(f"batch {job.batch} no longer exists"))
             turn.again += [(ask, gone) for ask in asks]
             return
         errors = (batch.errors.data if batch.errors else None) or ()
-        error = self._lines.rejected(errors)
+        error = self._service.lines.rejected(errors)
         if any(one.code == _QUEUE_FULL for one in errors):
             # The account's queue is full: smaller batches, after those that are in it.
             turn.queue_full = True
             self._most = max(_FEWEST, min(self._most, len(asks)) // 2)
-            now = self._clock.time()
+            now = self._service.clock.time()
             self._stuck_since = self._stuck_since or now
             patient = now - self._stuck_since < _PATIENCE_S
-            _log.warning("%s: %s (trying again with smaller batches)", self._name, error)
+            _log.warning("%s: %s (trying again with smaller batches)", self._service.name, error)
             turn.again += [(ask, Again(why=error, free=patient)) for ask in asks]
             return
         for ask in asks:
@@ -229,5 +206,5 @@ class Run:
     def _final(self, error: BackendError) -> BackendError:
         # A limit of batches is none of single requests: the scheduler's gate must not close for it.
         if isinstance(error, RateLimitedError):
-            return self._lines.unavailable(str(error).rstrip("."))
+            return self._service.lines.unavailable(str(error).rstrip("."))
         return error
