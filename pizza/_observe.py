@@ -45,6 +45,11 @@ def short(key: str) -> str:
     return key[:_SHORT]
 
 
+def model_of(backend: str) -> str:
+    """What comes after the colon of a backend's name, or the name itself."""
+    return backend.partition(":")[2] or backend
+
+
 def heard(log: logging.Logger, level: int = logging.DEBUG) -> tuple[bool, bool]:
     """Whether somebody listens to a logger at a level, and whether to spans."""
     logged, traced = log.isEnabledFor(level), tracer() is not None
@@ -162,7 +167,7 @@ def _spanned(name: str, model: str) -> Iterator[Span]:
         yield NO_SPAN
         return
     attributes = {
-        "gen_ai.request.model": model.partition(":")[2] or model,
+        "gen_ai.request.model": model_of(model),
         "pizza.attribution.id": _attribution.get(),
         "pizza.row.id": _row.get(),
     }

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from pizza._observe import content_asked, fields, heard, said, short, whose
+from pizza._observe import content_asked, fields, heard, model_of, said, short, whose
 from pizza._observe_spans import Span, span
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class _Heard(Trail):
             wait_s=began - self._since,
             **asked,
         )
-        model = self._backend.partition(":")[2] or self._backend
+        model = model_of(self._backend)
         operation = "chat" if self._request.kind == "complete" else "text_completion"
         attributes = self._attributes(operation, model, number, asked)
         name = f"{operation} {model}"

@@ -32,7 +32,7 @@ class Span:
     def note(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes; those that are ``None`` are left out."""
         if self._span is not None:
-            self._span.set_attributes({k: v for k, v in attributes.items() if v is not None})
+            self._span.set_attributes(_given(attributes))
 
     def failed(self, error: BaseException, *, content: bool) -> None:
         """Mark the span as failed.
@@ -54,6 +54,10 @@ class Span:
 
 
 NO_SPAN = Span()
+
+
+def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 class _Known:
@@ -96,7 +100,7 @@ def span(
     with found.start_as_current_span(
         name,
         kind=kinds.CLIENT if to_server else kinds.INTERNAL,
-        attributes={k: v for k, v in attributes.items() if v is not None},
+        attributes=_given(attributes),
         record_exception=False,
         set_status_on_exception=False,
     ) as begun:
