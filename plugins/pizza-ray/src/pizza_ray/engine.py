@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -120,6 +121,8 @@ class RayEngine(Engine):
         settings = work.settings
         limits: Limits = settings.session.get("limits") or Limits()
         budget: Budget = settings.session.get("budget") or Budget()
+        # Entry points may import anything, and slowly: not on the loop. It is remembered.
+        await asyncio.to_thread(lambda: work.backend)
         async with AsyncExitStack() as stack:
             cluster = await stack.enter_async_context(joined(self._address, self._init))
             needs, size = self._needs(work, cluster)
