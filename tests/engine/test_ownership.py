@@ -12,17 +12,6 @@ from pizza.caches.memory import MemoryCache
 from pizza.completion import Completion, Reply
 from pizza.errors import SessionClosedError
 from pizza.limits import Limits
-from pizza.testing.clock import ManualClock
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
-def backend(clock):
-    return Simulated(clock)
 
 
 async def test_outcomes_come_as_they_are_ready(clock, backend):

@@ -4,8 +4,7 @@
 import asyncio
 import sqlite3
 
-import pytest
-from simulated import Simulated, request, requests
+from simulated import request, requests
 
 from pizza._engine.scheduler import Scheduler
 from pizza._engine.shelf import Shelf
@@ -14,17 +13,6 @@ from pizza.caches.memory import MemoryCache
 from pizza.caches.sqlite import SqliteCache
 from pizza.completion import Completion
 from pizza.errors import CacheError
-from pizza.testing.clock import ManualClock
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
-def backend(clock):
-    return Simulated(clock)
 
 
 class Counted(MemoryCache):

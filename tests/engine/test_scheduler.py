@@ -25,17 +25,6 @@ from pizza.errors import (
     RetriesExhaustedError,
 )
 from pizza.limits import Budget, Limits, Price, RetryPolicy
-from pizza.testing.clock import ManualClock
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
-def backend(clock):
-    return Simulated(clock)
 
 
 def failing(*errors):

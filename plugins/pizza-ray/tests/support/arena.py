@@ -335,6 +335,11 @@ def wrong_key(arena: Arena) -> dict[str, Any]:
         return {"first": first, "sent": sent, "last": last}
 
 
+def told(run: Path, server: Any, **more: Any) -> dict[str, Any]:
+    """What came of a run, and what the server has seen of it."""
+    return {**more, "found": outputs(run), "seen": seen(server)}
+
+
 def coordinator(arena: Arena, n: int, at: int) -> dict[str, Any]:
     """The coordinator's process is killed in the middle; then to the end."""
     rows, run = arena.rows("coordinator", n), arena.folder / "coordinator"
@@ -345,13 +350,7 @@ def coordinator(arena: Arena, n: int, at: int) -> dict[str, Any]:
             os.kill(number, signal.SIGKILL)
         first = ended(process)
         last = ended(arena.start(rows, run, server))
-        return {
-            "reached": reached,
-            "first": first,
-            "last": last,
-            "found": outputs(run),
-            "seen": seen(server),
-        }
+        return told(run, server, reached=reached, first=first, last=last)
 
 
 def nowhere(arena: Arena) -> dict[str, Any]:
@@ -372,13 +371,7 @@ def no_room(arena: Arena, n: int, at: int) -> dict[str, Any]:
         first = ended(process)
         (run / "away").rename(run / "results")
         last = ended(arena.start(rows, run, server))
-        return {
-            "reached": reached,
-            "first": first,
-            "last": last,
-            "found": outputs(run),
-            "seen": seen(server),
-        }
+        return told(run, server, reached=reached, first=first, last=last)
 
 
 def processes(name: str) -> list[int]:
